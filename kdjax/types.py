@@ -1,0 +1,87 @@
+"""The structs that modules pass to each other.
+
+Shape letters, everywhere in kdjax: B batch, S prompt tokens, T response
+tokens, V vocabulary, D width, L layers, N heads, K key-value heads, H head
+size.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+
+def struct(cls):
+  """Makes `cls` a frozen dataclass that is a pytree.
+
+  Fields declared with `static_field` are part of the tree's structure (hashed
+  by `jax.jit`); all others are children.
+  """
+  cls = dataclasses.dataclass(frozen=True)(cls)
+  fields = dataclasses.fields(cls)
+  static = [f.name for f in fields if f.metadata.get('static')]
+  dynamic = [f.name for f in fields if not f.metadata.get('static')]
+  return jax.tree_util.register_dataclass(cls, dynamic, static)
+
+
+def static_field(**kwargs) -> Any:
+  """A dataclass field that belongs to the pytree's structure."""
+  return dataclasses.field(metadata={'static': True}, **kwargs)
+
+
+@struct
+class Prompt:
+  """What the model is conditioned on.
+
+  Attributes:
+    tokens: [B, S] int32.
+    mask: [B, S] bool, True on real tokens. Padding may stand on either side.
+  """
+
+  tokens: jax.Array
+  mask: jax.Array
+
+
+@struct
+class Response:
+  """What the model said, or should say.
+
+  Attributes:
+    tokens: [B, T] int32.
+    mask: [B, T] bool, True through the first end-of-sequence token, that one
+      included. Carried, never rebuilt from `tokens != pad`: in T5 the decoder
+      start is the pad token, in GPT-2 padding is the end-of-sequence token.
+    sampling_logprobs: [B, T] float32 or None: log-probability of each token
+      under the distribution really sampled from (tempered, truncated); 0 where
+      decoding was greedy.
+    policy_logprobs: [B, T] float32 or None: log-probability of each token under
+      the full softmax at temperature 1.
+  """
+
+  tokens: jax.Array
+  mask: jax.Array
+  sampling_logprobs: jax.Array | None = None
+  policy_logprobs: jax.Array | None = None
+
+
+@struct
+class Batch:
+  """A batch of examples, as the data pipeline yields it.
+
+  Attributes:
+    prompt: what the student reads.
+    teacher_prompts: what the teacher reads, where that differs: a tuple of
+      prompts, else None (the student's prompt).
+    responses: responses by source name ('data', 'teacher'); empty for
+      unlabelled data.
+    example_id: [B] int32, the example's index in its dataset. It selects the
+      random numbers of the row, so that batch composition changes no sample.
+    references: the B lists of acceptable texts, on the host only (None inside
+      jitted functions).
+  """
+
+  prompt: Prompt
+  teacher_prompts: tuple[Prompt, ...] | None = None
+  responses: dict[str, Response] = dataclasses.field(default_factory=dict)
+  example_id: jax.Array | None = None
+  references: Any = None
