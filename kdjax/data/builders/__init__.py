@@ -1,0 +1,1 @@
+"""Scripts that build the embedded data sets of `kdjax.data.assets`."""
