@@ -1,0 +1,129 @@
+"""Sums and counts add up exactly; the metrics file survives a kill."""
+
+import json
+import math
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import metrics
+
+
+def test_means_of_unequal_batches_add_up():
+  values = np.arange(10.0)
+  parts = [values[:3], values[3:4], values[4:]]
+  total = None
+  for part in parts:
+    more = {'loss': metrics.Mean(jnp.sum(jnp.array(part)), len(part))}
+    total = metrics.accumulate(total, more)
+  assert metrics.summarize(total) == {'loss': values.mean()}
+  # The mean of the parts' means is another number.
+  assert np.mean([part.mean() for part in parts]) != values.mean()
+
+
+def test_pairs_and_plain_values():
+  first = {'a': (3.0, 2), 'rate': 0.1}
+  second = {'a': (jnp.float32(5.0), 2), 'rate': 0.2, 'b': jnp.array(4)}
+  total = metrics.accumulate(metrics.accumulate(None, first), second)
+  assert metrics.summarize(total) == {'a': 2.0, 'rate': 0.2, 'b': 4.0}
+
+
+def test_large_counts_are_exact():
+  # float32 would stay at 2 ** 24.
+  total = metrics.accumulate(None, {'n': (np.float32(2**24), 1)})
+  total = metrics.accumulate(total, {'n': (np.float32(1), 0)})
+  assert metrics.summarize(total)['n'] == 2**24 + 1
+
+
+def test_a_mean_of_nothing_is_nan():
+  assert math.isnan(metrics.Mean(0.0, 0).value)
+
+
+def test_mean_is_a_pytree():
+  mean = jax.jit(lambda m: m + m)(metrics.Mean(jnp.float32(1), jnp.int32(2)))
+  assert (mean.total, mean.count, mean.value) == (2, 4, 0.5)
+
+
+def test_lines_are_valid_json(tmp_path):
+  writer = metrics.Writer(tmp_path)
+  writer.write(1, {'loss': metrics.Mean(3.0, 2), 'norm': jnp.array(0.5)})
+  writer.write(2, {'loss': float('nan'), 'norm': np.inf})
+  writer.write_text(2, 'sample', 'a text')
+  writer.close()
+
+  def refuse(constant):
+    raise AssertionError(constant)
+
+  text = (tmp_path / 'metrics.jsonl').read_text()
+  lines = [json.loads(x, parse_constant=refuse) for x in text.splitlines()]
+  assert lines == [
+    {'step': 1, 'loss': 1.5, 'norm': 0.5},
+    {
+      'step': 2,
+      'loss': None,
+      'norm': None,
+      'nonfinite': {'loss': 'nan', 'norm': 'inf'},
+    },
+  ]
+  assert list((tmp_path / 'tensorboard').iterdir())
+  assert math.isnan(metrics.read(tmp_path)[1]['loss'])
+
+
+def test_a_resumed_run_writes_no_step_twice(tmp_path):
+  whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+  writer = metrics.Writer(whole)
+  for step in range(1, 7):
+    writer.write(step, {'loss': 1 / step})
+  writer.close()
+
+  writer = metrics.Writer(cut)
+  for step in range(1, 6):
+    writer.write(step, {'loss': 1 / step})
+  writer.close()
+  with (cut / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 6, "lo')
+  # The checkpoint is of step 3.
+  writer = metrics.Writer(cut, start=4)
+  for step in range(4, 7):
+    writer.write(step, {'loss': 1 / step})
+  writer.close()
+  assert metrics.read(cut) == metrics.read(whole)
+  assert [line['step'] for line in metrics.read(cut)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_only_process_zero_writes(tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  writer = metrics.Writer(tmp_path / 'run')
+  writer.write(1, {'loss': 1.0})
+  writer.write_text(1, 'sample', 'a text')
+  writer.close()
+  assert not (tmp_path / 'run').exists()
+
+
+def test_throughput_by_phase():
+  now = iter([0.0, 2.0, 5.0, 6.0, 10.0, 12.0])
+  throughput = metrics.Throughput(clock=lambda: next(now))
+  with throughput.phase('rollout'):
+    throughput.count('rollout', 10)
+  with throughput.phase('update'):
+    pass
+  with throughput.phase('rollout'):
+    throughput.count('rollout', jnp.array(30))
+  assert throughput.report() == {
+    'seconds/rollout': 4.0,
+    'tokens_per_second/rollout': 10.0,
+    'seconds/update': 1.0,
+  }
+  assert throughput.report() == {}
+
+
+@pytest.mark.parametrize('terminal', [True, False])
+def test_the_bar_shows_on_terminals_only(terminal, monkeypatch, capsys):
+  monkeypatch.setattr(sys.stderr, 'isatty', lambda: terminal)
+  bar = metrics.progress_bar(10, initial=4, mininterval=0)
+  bar.update(1)
+  bar.close()
+  assert ('5/10' in capsys.readouterr().err) == terminal
