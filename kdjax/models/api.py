@@ -1,0 +1,121 @@
+"""The protocol that every language model of kdjax fulfils.
+
+Nothing above `models` knows whether a model is an encoder-decoder or a
+decoder-only one, and nobody shifts labels by hand: `hidden[:, t]` predicts
+`response[:, t]`.
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import types
+
+Params = Any
+
+
+@types.struct
+class Head:
+  """The output projection: `softcap(scale * hidden @ kernel + bias)`.
+
+  Attributes:
+    kernel: [D, V].
+    bias: [V] or None.
+    scale: multiplies the product (T5 v1.0 scales by D ** -0.5).
+    softcap: c in `c * tanh(logits / c)`, or None.
+  """
+
+  kernel: jax.Array
+  bias: jax.Array | None = None
+  scale: float = types.static_field(default=1.0)
+  softcap: float | None = types.static_field(default=None)
+
+
+def apply_head(head: Head, hidden: jax.Array) -> jax.Array:
+  """Returns the float32 logits [..., V] of hidden states [..., D]."""
+  logits = jnp.einsum(
+    '...d,dv->...v',
+    hidden,
+    head.kernel.astype(hidden.dtype),
+    preferred_element_type=jnp.float32,
+  )
+  logits = logits * head.scale
+  if head.bias is not None:
+    logits = logits + head.bias.astype(jnp.float32)
+  if head.softcap is not None:
+    logits = head.softcap * jnp.tanh(logits / head.softcap)
+  return logits
+
+
+class DecodeState(Protocol):
+  """A decoder's memory. A pytree."""
+
+  def take(self, rows: jax.Array) -> 'DecodeState':
+    """Re-gathers batch rows (beams, groups): row i becomes `rows[i]`."""
+
+  def rewind(self, lengths: jax.Array) -> 'DecodeState':
+    """Keeps the first `lengths[b]` response tokens of every row."""
+
+
+class LanguageModel(Protocol):
+  """A model's architecture: hashable and without arrays, a fit static argument.
+
+  Attributes:
+    vocab_size: V, the width of the head.
+    num_tokens: ids at and above this are rows that pad the embedding table; no
+      tokenizer yields them and no sampler may. At most `vocab_size`.
+    eos_ids: ids that end a response.
+    pad_id: id that fills the positions after it.
+    max_positions: the most tokens of prompt and response together, or None
+      where the architecture sets no limit.
+  """
+
+  vocab_size: int
+  num_tokens: int
+  eos_ids: tuple[int, ...]
+  pad_id: int
+  max_positions: int | None
+
+  def hidden_states(
+    self,
+    params: Params,
+    prompt: types.Prompt,
+    response_tokens: jax.Array,
+    *,
+    dropout_key: jax.Array | None = None,
+    capture: tuple[str, ...] = (),
+  ) -> Any:
+    """Returns hidden [B, T, D], where `hidden[:, t]` predicts `response[:, t]`.
+
+    With `capture`, a subset of ('hidden', 'attention'), returns a pair: hidden
+    and a dict of what was captured, layer by layer, embeddings apart.
+    """
+
+  def output_head(self, params: Params) -> Head:
+    """Returns the output projection."""
+
+  def head(self, params: Params, hidden: jax.Array) -> jax.Array:
+    """Returns float32 logits [..., V]: the output head applied."""
+
+  def prefill(
+    self, params: Params, prompt: types.Prompt, max_new_tokens: int
+  ) -> tuple[jax.Array, DecodeState]:
+    """Returns logits [B, V] for `response[:, 0]`, and the prompt's state."""
+
+  def decode(
+    self, params: Params, state: DecodeState, tokens: jax.Array
+  ) -> tuple[jax.Array, DecodeState]:
+    """Reads tokens [B, N]; returns logits [B, N, V] for what follows each."""
+
+
+def logprobs(
+  model: LanguageModel,
+  params: Params,
+  prompt: types.Prompt,
+  response_tokens: jax.Array,
+) -> jax.Array:
+  """Returns log p(response[:, t] | prompt, response[:, :t]), [B, T] float32."""
+  hidden = model.hidden_states(params, prompt, response_tokens)
+  scores = jax.nn.log_softmax(model.head(params, hidden))
+  return jnp.take_along_axis(scores, response_tokens[..., None], -1)[..., 0]

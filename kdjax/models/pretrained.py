@@ -1,0 +1,277 @@
+"""Models from Hugging Face configs and directories, and back."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import traverse_util
+
+from kdjax import hub
+from kdjax.models import api, families, hf, layers
+
+
+def from_config(
+  hf_config: Any, key: jax.Array, *, init: str = 'standard', **options: Any
+) -> tuple[api.LanguageModel, api.Params]:
+  """Returns a freshly initialised model.
+
+  Args:
+    hf_config: a transformers config, or the dict that its config.json holds.
+    key: PRNG key of the initialisation.
+    init: 'standard', or 'copy' (encoder-decoders: `init_to_copy`).
+    **options: see `from_pretrained`.
+
+  Raises:
+    ValueError: if the config's family or one of its values isn't implemented.
+  """
+  if not isinstance(hf_config, Mapping):
+    hf_config = hf_config.to_dict()
+  model = _build(hf_config, **options)
+  params = jax.jit(functools.partial(_init, model))(key)
+  if init == 'copy':
+    if not hasattr(model, 'init_to_copy'):
+      raise ValueError("init='copy' is for encoder-decoders only")
+    params = model.init_to_copy(params)
+  elif init != 'standard':
+    raise ValueError(f"init={init!r}: expected 'standard' or 'copy'")
+  return model, params
+
+
+def from_pretrained(
+  path_or_id: str | pathlib.Path,
+  dtype: Any = jnp.float32,
+  *,
+  trust_remote_code: bool = False,
+  **options: Any,
+) -> tuple[api.LanguageModel, api.Params]:
+  """Loads a model from a directory or the Hugging Face hub.
+
+  Args:
+    path_or_id: a directory with config.json and safetensors, or a hub id.
+    dtype: what matrices are multiplied in. Parameters are float32.
+    trust_remote_code: refused; here so that the refusal can say more.
+    **options: `scan` (layers scanned: compiles fast; unrolled, the default,
+      decodes faster), `remat` (recompute layers in the backward pass),
+      `dropout` (a rate in place of the config's), `num_tokens` (ids at and
+      above it are padding; default: what the directory's tokenizer tells, else
+      the width of the head).
+
+  Returns:
+    the model and its parameters, as NumPy arrays.
+
+  Raises:
+    FileNotFoundError: if there are no such files.
+    ValueError: if the files are corrupt or do not fit the config.
+  """
+  if trust_remote_code:
+    raise ValueError(
+      'trust_remote_code=True: kdjax never runs code from checkpoints. Leave '
+      f'it out: families {sorted(families.FAMILIES)} need none. To add a '
+      'family, see CONTRIBUTING.md.'
+    )
+  directory = hub.locate(str(path_or_id))
+  config = hf.read_json(directory / 'config.json')
+  config = {**config, **_generation_settings(directory)}
+  options.setdefault('num_tokens', _tokenizer_size(directory))
+  model = _build(config, dtype=dtype, **options)
+  tensors = hf.read_tensors(directory)
+  model = _fit_head(model, config, tensors)
+  shapes = {k: v.shape for k, v in _flat(_abstract(model)).items()}
+  params = hf.from_tensors(families.get(config), shapes, tensors)
+  params = {k: np.asarray(v, np.float32) for k, v in params.items()}
+  return model, _restack(model, traverse_util.unflatten_dict(params, sep='/'))
+
+
+def count_parameters(path_or_id: str | pathlib.Path) -> int:
+  """Returns a model's number of parameters by its config, reading no weights.
+
+  Raises:
+    FileNotFoundError: if there is no such config.
+    ValueError: if its family isn't implemented.
+  """
+  directory = hub.locate(str(path_or_id), weights=False)
+  model = _build(hf.read_json(directory / 'config.json'))
+  return sum(x.size for x in jax.tree.leaves(_abstract(model)))
+
+
+def save_pretrained(
+  directory: str | pathlib.Path,
+  model: api.LanguageModel,
+  params: api.Params,
+  dtype: Any = np.float32,
+) -> None:
+  """Writes what transformers loads unchanged: config.json and safetensors.
+
+  Args:
+    directory: made if it isn't there.
+    model: a model of `from_config` or `from_pretrained`.
+    params: its parameters.
+    dtype: of the tensors in the file.
+  """
+  directory = pathlib.Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  config = json.loads(model.hf_config)
+  family = families.get(config)
+  flat = _flat(_unstack(model, params))
+  tensors = hf.to_tensors(family, jax.tree.map(np.asarray, flat))
+  tensors = {k: v.astype(dtype) for k, v in tensors.items()}
+  safetensors.numpy.save_file(
+    tensors, directory / 'model.safetensors', metadata={'format': 'pt'}
+  )
+  name = np.dtype(dtype).name
+  config = {**config, 'architectures': [family.ARCHITECTURE], 'dtype': name}
+  if not config.get('is_encoder_decoder'):
+    config['tie_word_embeddings'] = model.config.tied_head
+  _write_json(directory / 'config.json', config)
+  eos = list(model.eos_ids) or None
+  eos = eos[0] if eos and len(eos) == 1 else eos
+  generation = {'eos_token_id': eos, 'pad_token_id': model.pad_id}
+  if config.get('is_encoder_decoder'):
+    generation['decoder_start_token_id'] = model.config.start_id
+  _write_json(directory / 'generation_config.json', generation)
+
+
+def _build(
+  hf_config: Mapping[str, Any],
+  *,
+  dtype: Any = jnp.float32,
+  scan: bool = False,
+  remat: bool = False,
+  dropout: float | None = None,
+  num_tokens: int | None = None,
+) -> api.LanguageModel:
+  """Returns the model that a Hugging Face config describes."""
+  family = families.get(hf_config)
+  settings = {**family.DEFAULTS, **hf_config}
+  eos = settings.get('eos_token_id')
+  eos = () if eos is None else tuple(np.atleast_1d(eos).tolist())
+  pad = settings.get('pad_token_id')
+  try:
+    config = family.config(settings)
+  except KeyError as error:
+    raise ValueError(
+      f'the {hf_config["model_type"]} config lacks {error}; is it whole?'
+    ) from None
+  config = dataclasses.replace(
+    config, dtype=jnp.dtype(dtype), scan=scan, remat=remat
+  )
+  if dropout is not None:
+    config = layers.set_dropout(config, dropout)
+  return family.MODEL(
+    config=config,
+    num_tokens=min(num_tokens or config.vocab_size, config.vocab_size),
+    eos_ids=eos,
+    pad_id=pad if pad is not None else (eos[0] if eos else 0),
+    hf_config=json.dumps(dict(hf_config), sort_keys=True, default=str),
+  )
+
+
+def _fit_head(
+  model: api.LanguageModel,
+  config: Mapping[str, Any],
+  tensors: Mapping[str, np.ndarray],
+) -> api.LanguageModel:
+  """Ties or unties the head where the tensors say otherwise than the config.
+
+  A head that equals no other tensor is not a tied one; transformers 5 obeys the
+  file here, too. It ties T5's heads and saves none, whatever the original
+  config said; its T5 configs are told by `scale_decoder_outputs`.
+  """
+  tied = model.config.tied_head
+  head = tensors.get('lm_head.weight')
+  if head is None:
+    tied = tied or 'scale_decoder_outputs' in config
+  elif tied:
+    tied = any(
+      name != 'lm_head.weight' and np.array_equal(tensor, head)
+      for name, tensor in tensors.items()
+    )
+  fitted = dataclasses.replace(model.config, tied_head=tied)
+  return dataclasses.replace(model, config=fitted)
+
+
+def _generation_settings(directory: pathlib.Path) -> dict[str, Any]:
+  """The ids that generation_config.json states; it outranks config.json."""
+  path = directory / 'generation_config.json'
+  settings = hf.read_json(path) if path.exists() else {}
+  wanted = (
+    'bos_token_id',
+    'eos_token_id',
+    'pad_token_id',
+    'decoder_start_token_id',
+  )
+  return {k: settings[k] for k in wanted if settings.get(k) is not None}
+
+
+def _tokenizer_size(directory: pathlib.Path) -> int | None:
+  """One more than the largest id in tokenizer.json, None without that file."""
+  path = directory / 'tokenizer.json'
+  if not path.exists():
+    return None
+  tokenizer = hf.read_json(path)
+  vocab = tokenizer.get('model', {}).get('vocab', {})
+  ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))
+  added = [token['id'] for token in tokenizer.get('added_tokens', [])]
+  return max([-1, *ids, *added]) + 1 or None
+
+
+def _init(model: api.LanguageModel, key: jax.Array) -> api.Params:
+  """Initialises all layers as one: it compiles in a fraction of the time.
+
+  So `scan` doesn't change what a key gives, either.
+  """
+  config = dataclasses.replace(model.config, scan=True)
+  stacked = dataclasses.replace(model, config=config)
+  params = stacked.init(key)
+  return params if model.config.scan else _unstack(stacked, params)
+
+
+def _flat(params: api.Params) -> dict[str, Any]:
+  return traverse_util.flatten_dict(params, sep='/')
+
+
+def _abstract(model: api.LanguageModel) -> api.Params:
+  """Shapes of the parameters, with layers apart from each other."""
+  unrolled = dataclasses.replace(model.config, scan=False)
+  model = dataclasses.replace(model, config=unrolled)
+  return jax.eval_shape(model.init, jax.random.key(0))
+
+
+def _restack(model: api.LanguageModel, params: api.Params) -> api.Params:
+  """Stacks `layers_0`, `layers_1`, ... into `layers` where the model scans."""
+  if not model.config.scan:
+    return params
+  out = {}
+  for name, value in params.items():
+    if isinstance(value, dict) and 'layers_0' in value:
+      layers = [value[f'layers_{i}'] for i in range(len(value))]
+      value = {'layers': jax.tree.map(lambda *x: np.stack(x), *layers)}
+    out[name] = value
+  return out
+
+
+def _unstack(model: api.LanguageModel, params: api.Params) -> api.Params:
+  """Undoes `_restack`."""
+  if not model.config.scan:
+    return params
+  out = {}
+  for name, value in params.items():
+    if isinstance(value, dict) and 'layers' in value:
+      length = jax.tree.leaves(value)[0].shape[0]
+      value = {
+        f'layers_{i}': jax.tree.map(lambda x, i=i: x[i], value['layers'])
+        for i in range(length)
+      }
+    out[name] = value
+  return out
+
+
+def _write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+  path.write_text(json.dumps(value, indent=2, sort_keys=True) + '\n')
