@@ -1,0 +1,293 @@
+"""Generation: one prefill, then blocks of tokens until every row is done."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax import types
+from kdjax.models import api
+from kdjax.sampling import logits as logits_lib
+from kdjax.sampling import rules as rules_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+  """The static settings of `generate`; hashable, so that jit can key on it.
+
+  `greedy` is None where only the traced temperature knows.
+  """
+
+  rules: rules_lib.Rules
+  greedy: bool | None
+  top_k: int
+  top_p: float
+  min_p: float
+  samples: int
+  block: int
+
+
+def generate(
+  model: api.LanguageModel,
+  params: api.Params,
+  prompt: Any,
+  key: jax.Array,
+  *,
+  max_new_tokens: int,
+  min_new_tokens: int = 0,
+  temperature: float | jax.Array = 1.0,
+  top_k: int = 0,
+  top_p: float = 1.0,
+  min_p: float = 0.0,
+  eos_id: int | Sequence[int] | None = None,
+  pad_id: int | None = None,
+  suppress_ids: Sequence[int] = (),
+  row_ids: jax.Array | None = None,
+  samples_per_prompt: int = 1,
+  block: int = 16,
+) -> types.Response:
+  """Samples responses y_t ~ truncate(softmax(z_t / temperature)), T tokens.
+
+  The key of row i at token t is `fold_in(fold_in(key, row_ids[i]), t)`, so a
+  row's sample depends neither on `block` nor on the rest of its batch (as far
+  as its logits don't: kernels may round differently at another batch size).
+  Sample j > 0 of a prompt folds -j into the row's key first: asking for more
+  samples changes none of the earlier ones.
+
+  Calls only `prefill` and `decode`, without dropout, and is compiled once for
+  every set of shapes and of static settings: all but the arrays and the
+  temperature. No gradient flows through it.
+
+  Args:
+    model: any language model; hashable.
+    params: its parameters.
+    prompt: what it reads, B rows.
+    key: a PRNG key.
+    max_new_tokens: T. The response always has T positions.
+    min_new_tokens: suppresses end-of-sequence tokens before this many tokens.
+    temperature: divides the logits; scalar or [B], may be traced. 0 is greedy
+      decoding; a Python 0 compiles to a plain argmax.
+    top_k: keeps the k likeliest tokens; 0 keeps all.
+    top_p: keeps the likeliest tokens that hold this mass; 1 keeps all.
+    min_p: keeps tokens of at least this share of the likeliest's probability.
+    eos_id: what ends a response, one id or several; default `model.eos_ids`.
+    pad_id: fills positions after the end; default `model.pad_id`.
+    suppress_ids: ids never sampled. Nor are those from `model.num_tokens` on.
+    row_ids: [B] integers that select the random numbers of each row, such as
+      example ids; default 0, 1, ..., B-1.
+    samples_per_prompt: n responses a prompt, from one prefill; the result has
+      B * n rows, those of a prompt adjacent.
+    block: the most tokens decoded between two looks at whether all are done.
+
+  Returns:
+    A Response of [B, T] arrays. `sampling_logprobs` belong to the tempered,
+    truncated and suppressed distribution and are 0 where decoding was greedy;
+    `policy_logprobs` to the softmax of the model's own logits over all
+    `vocab_size` of them, as in `models.logprobs`. Both are 0 off the mask.
+
+  Raises:
+    ValueError: for a setting out of its range.
+  """
+  if np.ndim(temperature):
+    temperature = jnp.asarray(temperature)
+  _check_settings(temperature, top_k, top_p, min_p, samples_per_prompt, block)
+  rows = jax.tree.leaves(prompt)[0].shape[0]
+  row_ids = jnp.arange(rows) if row_ids is None else jnp.asarray(row_ids)
+  if row_ids.shape != (rows,):
+    raise ValueError(
+      f'row_ids has shape {row_ids.shape}; the prompt has {rows} rows, so '
+      f'({rows},) was expected.'
+    )
+  settings = _Settings(
+    rules=rules_lib.resolve(
+      model,
+      prompt,
+      max_new_tokens=max_new_tokens,
+      min_new_tokens=min_new_tokens,
+      eos_id=eos_id,
+      pad_id=pad_id,
+      suppress_ids=suppress_ids,
+    ),
+    greedy=None if isinstance(temperature, jax.Array) else temperature == 0,
+    top_k=int(top_k),
+    top_p=float(top_p),
+    min_p=float(min_p),
+    samples=int(samples_per_prompt),
+    block=_block_size(int(max_new_tokens) - 1, int(block)),
+  )
+  temperature = jnp.asarray(temperature, jnp.float32)
+  return _generate(model, settings, params, prompt, key, temperature, row_ids)
+
+
+def _check_settings(temperature, top_k, top_p, min_p, samples, block) -> None:
+  """Raises ValueError for a setting out of its range."""
+  for name, value, good, expected in (
+    ('top_k', top_k, top_k >= 0, '0 (off) or more'),
+    ('top_p', top_p, 0 < top_p <= 1, 'above 0 and at most 1 (off)'),
+    ('min_p', min_p, 0 <= min_p <= 1, 'from 0 (off) to 1'),
+    ('samples_per_prompt', samples, samples >= 1, '1 or more'),
+    ('block', block, block >= 1, '1 or more'),
+  ):
+    if not good:
+      raise ValueError(f'{name} is {value}; it must be {expected}.')
+  # Reading a traced temperature is impossible, an array's costs a transfer.
+  if not isinstance(temperature, jax.Array) and not (0 <= temperature < np.inf):
+    raise ValueError(
+      f'temperature is {temperature}; it must be 0 (greedy) or a positive '
+      'number.'
+    )
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'settings'))
+def _generate(model, settings, params, prompt, key, temperature, row_ids):
+  """The compiled part of `generate`."""
+  # Not only the tokens but all that leads to them is constant to a gradient:
+  # reverse mode cannot pass a while loop at all.
+  params = jax.lax.stop_gradient(params)
+  length = settings.rules.max_new_tokens
+  uniforms = None
+  if not settings.greedy:
+    uniforms = _uniforms(_row_keys(key, row_ids, settings.samples), length)
+  temperature = jnp.repeat(
+    jnp.broadcast_to(temperature, row_ids.shape), settings.samples
+  )
+  choose = functools.partial(_choose, settings, uniforms, temperature)
+
+  logits, state = model.prefill(params, prompt, length)
+  if settings.samples > 1:
+    rows = jnp.repeat(jnp.arange(row_ids.size), settings.samples)
+    logits, state = logits[rows], state.take(rows)
+  first, done = choose(logits, 0, jnp.zeros(temperature.shape, bool))
+
+  def step(carry, position):
+    state, token, done = carry
+    logits, state = model.decode(params, state, token[:, None])
+    column, done = choose(logits[:, 0], position, done)
+    return (state, column.tokens, done), column
+
+  carry = (state, first.tokens, done)
+  columns = _scan_blocks(step, carry, first, settings)
+  return jax.tree.map(lambda column: column[:length].T, columns)
+
+
+def _scan_blocks(step, carry, first, settings):
+  """Scans `step` in blocks until all rows are done; columns [>= T, B].
+
+  The last block may run past T. What it decodes there is dropped.
+  """
+  length, size = settings.rules.max_new_tokens, settings.block
+  blocks = -(-(length - 1) // size)
+  if not blocks:
+    return jax.tree.map(lambda column: column[None], first)
+
+  def start(column, fill):
+    rest = jnp.full((blocks * size, *column.shape), fill, column.dtype)
+    return jnp.concatenate([column[None], rest])
+
+  blank = types.Response(settings.rules.pad_id, False, 0.0, 0.0)
+
+  def unfinished(loop):
+    position, (_, _, done), _ = loop
+    return (position < length) & ~jnp.all(done)
+
+  def run_block(loop):
+    position, carry, columns = loop
+    carry, new = jax.lax.scan(step, carry, position + jnp.arange(size))
+    columns = jax.tree.map(
+      lambda old, new: jax.lax.dynamic_update_slice_in_dim(
+        old, new, position, axis=0
+      ),
+      columns,
+      new,
+    )
+    return position + size, carry, columns
+
+  loop = (jnp.int32(1), carry, jax.tree.map(start, first, blank))
+  return jax.lax.while_loop(unfinished, run_block, loop)[2]
+
+
+def _block_size(steps: int, block: int) -> int:
+  """Returns the size up to `block` that overruns `steps` least.
+
+  63 steps make 7 blocks of 9 rather than 4 of 16. Sizes under half of `block`
+  aren't tried: they would look for the end too often.
+  """
+  most = max(1, min(block, steps))
+  return min(
+    range((most + 1) // 2, most + 1), key=lambda size: (-steps % size, -size)
+  )
+
+
+def _choose(settings, uniforms, temperature, logits, position, done):
+  """Chooses the tokens at `position` from logits [B, V].
+
+  Returns:
+    One column of the response, and which rows are done after it.
+  """
+  rules = settings.rules
+  logits = logits.astype(jnp.float32)
+  allowed = rules.forbid(logits, position)
+  if settings.greedy:
+    token = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
+    logprob = jnp.zeros(token.shape, jnp.float32)
+  else:
+    token, logprob = _sample(settings, uniforms[position], temperature, allowed)
+  policy = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
+  policy = policy - jax.nn.logsumexp(logits, axis=-1)
+  column = types.Response(
+    tokens=jnp.where(done, rules.pad_id, token),
+    mask=~done,
+    sampling_logprobs=jnp.where(done, 0.0, logprob),
+    policy_logprobs=jnp.where(done, 0.0, policy),
+  )
+  return column, done | rules.ends(token)
+
+
+def _sample(settings, uniforms, temperature, allowed):
+  """Draws tokens [B] from logits [B, V]; greedily where temperature is 0."""
+  cold = temperature == 0
+  tempered = allowed / jnp.where(cold, 1.0, temperature)[:, None]
+  kept = logits_lib.truncate(
+    tempered,
+    top_k=settings.top_k,
+    top_p=settings.top_p,
+    min_p=settings.min_p,
+  )
+  token, logprob = logits_lib.sample(kept, uniforms)
+  if settings.greedy is None:
+    token = jnp.where(cold, jnp.argmax(allowed, axis=-1), token)
+    logprob = jnp.where(cold, 0.0, logprob)
+  return token.astype(jnp.int32), logprob
+
+
+def _row_keys(key: jax.Array, row_ids: jax.Array, samples: int) -> jax.Array:
+  """Returns the keys of all rows, [B * samples]."""
+  if str(jax.random.key_impl(key)) != 'threefry2x32':
+    # The hardware generators give other bits under vmap than alone, so a row's
+    # sample would depend on its batch: they only seed threefry.
+    bits = jax.random.bits(key, (2,), jnp.uint32)
+    key = jax.random.wrap_key_data(bits, impl='threefry2x32')
+  fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, row_ids)
+  # As a token position never is, -j is free to number samples.
+  more = [fold(keys, jnp.uint32(2**32 - j)) for j in range(1, samples)]
+  return jnp.stack([keys, *more], axis=1).reshape(-1, *keys.shape[1:])
+
+
+def _uniforms(keys: jax.Array, length: int) -> jax.Array:
+  """Returns two numbers in (0, 1) a token, [T, B, 2] float32.
+
+  Drawn before the loop, whose body then holds no random number generator.
+  """
+
+  def draw(position, key):
+    return jax.random.bits(jax.random.fold_in(key, position), (2,), jnp.uint32)
+
+  over_rows = jax.vmap(draw, in_axes=(None, 0))
+  bits = jax.vmap(over_rows, in_axes=(0, None))(jnp.arange(length), keys)
+  # The middles of 2^23 equal intervals, all exact in float32: never 0 nor 1.
+  return ((bits >> 9).astype(jnp.float32) + 0.5) * 2.0**-23
