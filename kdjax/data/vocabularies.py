@@ -1,0 +1,358 @@
+"""Tokenizers: SentencePiece models and Hugging Face tokenizers, alike.
+
+Reading and decoding a SentencePiece model needs the sentencepiece package
+alone; TensorFlow is imported only to tokenise a seqio Task.
+"""
+
+import abc
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdjax import hub
+
+ASSETS = pathlib.Path(__file__).parent / 'assets'
+EMBEDDED = ('debsum', 'g2p')
+# T5's number of `<extra_id_k>` pieces, counted down from the end.
+NUM_SENTINELS = 100
+
+
+class Vocabulary(abc.ABC):
+  """Text to ids and back.
+
+  Attributes:
+    spec: what `load` was given.
+    size: number of ids; every id is below it.
+    pad_id: id that fills rows. May be `eos_id` (GPT-2), so masks are carried.
+    eos_id: id that ends a response.
+    fingerprint: sha256 of the mapping from pieces to ids, whatever the file
+      format that holds it. Two models can exchange tokens, and so distil into
+      each other by soft labels, exactly if their fingerprints agree.
+    digest: sha256 of all that changes an encoding: caches are keyed by it.
+    prompt_prefix, prompt_suffix: ids that the model family expects around a
+      prompt: `</s>` behind it in T5, a `<s>` before it in Llama.
+  """
+
+  spec: str
+  size: int
+  pad_id: int
+  eos_id: int
+  fingerprint: str
+  digest: str
+  prompt_prefix: tuple[int, ...] = ()
+  prompt_suffix: tuple[int, ...] = ()
+
+  @abc.abstractmethod
+  def encode(self, text: str) -> list[int]:
+    """Returns the ids of `text`; adds no special ids, no EOS."""
+
+  @abc.abstractmethod
+  def decode(self, ids: Iterable[int]) -> str:
+    """Returns the text of `ids`; drops special ids."""
+
+  def chat(self, content: str) -> str:
+    """Returns the prompt that asks a chat model `content`.
+
+    Raises:
+      ValueError: the tokenizer has no chat template.
+    """
+    raise ValueError(
+      f'chat_template=True, but the tokenizer {self.spec!r} has no chat '
+      'template: set chat_template=False, or name an instruction-tuned '
+      "model's tokenizer"
+    )
+
+  @abc.abstractmethod
+  def seqio(self) -> Any:
+    """Returns the `seqio.Vocabulary` of a Task's output features."""
+
+  @abc.abstractmethod
+  def save_pretrained(self, directory: str | os.PathLike) -> None:
+    """Writes files that `transformers.AutoTokenizer` loads.
+
+    Ids are the same, save that a SentencePiece model of whole words (g2p)
+    joins unknown words into one `<unk>` and transformers doesn't.
+    """
+
+
+class SentencePiece(Vocabulary):
+  """A SentencePiece model with T5's conventions: pad 0, EOS behind prompts."""
+
+  def __init__(self, path: str | os.PathLike, spec: str | None = None):
+    import sentencepiece
+
+    self.path = str(path)
+    self.spec = spec or self.path
+    model = _parse_sentencepiece(path)
+    self.sentinels = _missing_sentinels(model)
+    _add_sentinels(model, self.sentinels)
+    self._model = model
+    self._processor = sentencepiece.SentencePieceProcessor(
+      model_proto=model.SerializeToString()
+    )
+    self.size = self._processor.get_piece_size()
+    self.pad_id = self._processor.pad_id()
+    self.eos_id = self._processor.eos_id()
+    if self.pad_id < 0 or self.eos_id < 0:
+      raise ValueError(
+        f'{self.path} has no id for padding or for the end of a sequence: '
+        'train it with --pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1'
+      )
+    self.prompt_suffix = (self.eos_id,)
+    pieces = [piece for piece, _ in self._pieces()]
+    self.fingerprint = _fingerprint({p: i for i, p in enumerate(pieces)})
+    self.digest = hashlib.sha256(model.SerializeToString()).hexdigest()
+    special = {self.pad_id, self.eos_id}
+    special |= {i for i, p in enumerate(pieces) if p.startswith('<extra_id_')}
+    self._special = frozenset(special)
+
+  def _pieces(self) -> list[tuple[str, float]]:
+    """Pieces and scores, in T5's spelling of the sentinels."""
+    return [
+      (p.piece.replace('▁<extra_id_', '<extra_id_'), p.score)
+      for p in self._model.pieces
+    ]
+
+  def encode(self, text: str) -> list[int]:
+    return self._processor.encode(text)
+
+  def decode(self, ids: Iterable[int]) -> str:
+    kept = [int(i) for i in ids if int(i) not in self._special]
+    # Ids beyond the pieces are rows that pad an embedding table.
+    unknown = self._processor.unk_id()
+    return self._processor.decode(
+      [i if i < self.size else unknown for i in kept]
+    )
+
+  def seqio(self) -> Any:
+    import seqio
+
+    return seqio.SentencePieceVocabulary(self.path, extra_ids=self.sentinels)
+
+  def save_pretrained(self, directory: str | os.PathLike) -> None:
+    import transformers
+
+    charsmap = self._model.normalizer_spec.precompiled_charsmap
+    pieces = self._pieces()
+    tokenizer = transformers.T5Tokenizer(
+      vocab=pieces,
+      extra_ids=sum(p.startswith('<extra_id_') for p, _ in pieces),
+      _spm_precompiled_charsmap=charsmap or None,
+      pad_token=pieces[self.pad_id][0],
+      eos_token=pieces[self.eos_id][0],
+      unk_token=pieces[self._processor.unk_id()][0],
+    )
+    tokenizer.save_pretrained(directory)
+    content = pathlib.Path(self.path).read_bytes()
+    (pathlib.Path(directory) / 'spiece.model').write_bytes(content)
+
+
+class HuggingFace(Vocabulary):
+  """A tokenizer of the transformers library."""
+
+  def __init__(self, tokenizer: Any, spec: str):
+    self.spec = spec
+    self.tokenizer = tokenizer
+    mapping = tokenizer.get_vocab()
+    self.size = max(mapping.values()) + 1
+    self.eos_id = tokenizer.eos_token_id
+    if self.eos_id is None:
+      raise ValueError(
+        f'the tokenizer {spec!r} has no end-of-sequence token: set '
+        '`eos_token` in its tokenizer_config.json'
+      )
+    self.pad_id = tokenizer.pad_token_id
+    if self.pad_id is None:
+      self.pad_id = self.eos_id
+    self.fingerprint = _fingerprint(mapping)
+    self.digest = _sha256(
+      self.fingerprint,
+      self.eos_id,
+      self.pad_id,
+      tokenizer.chat_template,
+      tokenizer.backend_tokenizer.to_str()
+      if tokenizer.is_fast
+      else type(tokenizer).__name__,
+    )
+    plain, whole = self.encode('a'), tokenizer.encode('a')
+    size = len(plain)
+    start = next(i for i in range(len(whole)) if whole[i : i + size] == plain)
+    self.prompt_prefix = tuple(whole[:start])
+    self.prompt_suffix = tuple(whole[start + size :])
+
+  def encode(self, text: str) -> list[int]:
+    # Lengths are checked where prompts are: no warning from here.
+    return self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+
+  def encode_bytes(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ids of all texts, end to end, and the length of each."""
+    rows = self.tokenizer(
+      [text.decode('utf-8') for text in texts],
+      add_special_tokens=False,
+      verbose=False,
+    )['input_ids']
+    lengths = np.array([len(row) for row in rows], np.int64)
+    return np.array([i for row in rows for i in row], np.int32), lengths
+
+  def decode(self, ids: Iterable[int]) -> str:
+    return self.tokenizer.decode(
+      [int(i) for i in ids], skip_special_tokens=True
+    )
+
+  def chat(self, content: str) -> str:
+    if not self.tokenizer.chat_template:
+      return super().chat(content)
+    messages = [{'role': 'user', 'content': content}]
+    return self.tokenizer.apply_chat_template(
+      messages, tokenize=False, add_generation_prompt=True
+    )
+
+  def seqio(self) -> Any:
+    return _seqio_vocabulary(self)
+
+  def save_pretrained(self, directory: str | os.PathLike) -> None:
+    self.tokenizer.save_pretrained(directory)
+
+
+@functools.lru_cache(maxsize=16)
+def load(spec: str) -> Vocabulary:
+  """Loads a tokenizer.
+
+  Args:
+    spec: 'debsum' or 'g2p' (embedded); the path of a SentencePiece model
+      (`*.model`); the path of a directory that holds a Hugging Face tokenizer;
+      or its id on the Hugging Face hub.
+
+  Raises:
+    FileNotFoundError: nothing of that name exists, or the hub is out of reach.
+    ValueError: the tokenizer needs code of its own, or lacks special tokens.
+  """
+  if spec in EMBEDDED:
+    return SentencePiece(ASSETS / spec / 'spiece.model', spec)
+  path = pathlib.Path(spec).expanduser()
+  if path.is_file():
+    return SentencePiece(path, spec)
+  if path.is_dir():
+    return HuggingFace(_auto_tokenizer(str(path)), spec)
+  if path.suffix == '.model' or spec.startswith(('/', '.', '~')):
+    raise FileNotFoundError(f'no tokenizer at {spec}: no such file or folder')
+  return HuggingFace(_auto_tokenizer(spec), spec)
+
+
+def _auto_tokenizer(name: str) -> Any:
+  """`AutoTokenizer`, with errors that name the way out."""
+  import transformers
+
+  try:
+    # Left out, transformers may ask on the terminal whether to run code.
+    return transformers.AutoTokenizer.from_pretrained(
+      name,
+      trust_remote_code=False,
+      local_files_only=not pathlib.Path(name).is_dir() and not hub.answers(),
+    )
+  except OSError as error:
+    raise FileNotFoundError(
+      f'cannot load the tokenizer {name!r}: it is neither embedded '
+      f'({", ".join(EMBEDDED)}) nor a local path, and the Hugging Face hub '
+      'does not give it. Name a local path, or use the `:embedded` form of '
+      'the config, which needs no network'
+    ) from error
+  except ValueError as error:
+    if 'trust_remote_code' not in str(error):
+      raise
+    raise ValueError(
+      f'the tokenizer {name!r} wants to run code from its repository, which '
+      'kdjax refuses: name one in a format that transformers knows'
+    ) from error
+
+
+def _sha256(*values: Any) -> str:
+  text = json.dumps(values, ensure_ascii=False)
+  return hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()
+
+
+def _fingerprint(mapping: dict[str, int]) -> str:
+  return _sha256(sorted((i, piece) for piece, i in mapping.items()))
+
+
+def _parse_sentencepiece(path: str | os.PathLike) -> Any:
+  from sentencepiece import sentencepiece_model_pb2
+
+  model = sentencepiece_model_pb2.ModelProto()
+  try:
+    model.ParseFromString(pathlib.Path(path).read_bytes())
+  except Exception as error:  # protobuf's DecodeError moved between versions.
+    raise ValueError(f'{path} is not a SentencePiece model: {error}') from error
+  if not model.pieces:
+    raise ValueError(f'{path} is not a SentencePiece model: it has no pieces')
+  return model
+
+
+def _missing_sentinels(model: Any) -> int:
+  """How many sentinels to add: T5's 100 to a unigram model without any."""
+  unigram = model.trainer_spec.model_type == 1
+  present = any('<extra_id_' in p.piece for p in model.pieces)
+  return NUM_SENTINELS if unigram and not present else 0
+
+
+def _add_sentinels(model: Any, count: int) -> None:
+  """Appends sentinels as seqio does, so that both assign the same ids."""
+  for i in reversed(range(count)):
+    model.pieces.add(
+      piece=f'▁<extra_id_{i}>',
+      score=0.0,
+      type=model.SentencePiece.USER_DEFINED,
+    )
+
+
+def import_tensorflow() -> Any:
+  """Imports TensorFlow, quietly and off the accelerators, which are jax's."""
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+  import tensorflow as tf
+
+  tf.config.set_visible_devices([], 'GPU')
+  return tf
+
+
+def _seqio_vocabulary(vocabulary: HuggingFace) -> Any:
+  """A `seqio.Vocabulary` that asks a Hugging Face tokenizer."""
+  tf = import_tensorflow()
+  import seqio
+
+  class TokenizerVocabulary(seqio.Vocabulary):
+    """Tokenises in Python, inside a `tf.numpy_function`."""
+
+    eos_id = vocabulary.eos_id
+    pad_id = vocabulary.pad_id
+    unk_id = vocabulary.tokenizer.unk_token_id
+    _base_vocab_size = vocabulary.size
+
+    def _encode(self, s: str) -> Sequence[int]:
+      return vocabulary.encode(s)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+      return vocabulary.decode(ids)
+
+    def _encode_tf(self, s: Any) -> Any:
+      texts = tf.reshape(s, [-1])
+      values, lengths = tf.numpy_function(
+        vocabulary.encode_bytes, [texts], [tf.int32, tf.int64]
+      )
+      values, lengths = (tf.ensure_shape(x, [None]) for x in (values, lengths))
+      if s.shape.rank == 0:
+        return values
+      return tf.RaggedTensor.from_row_lengths(values, lengths)
+
+    def _decode_tf(self, ids: Any) -> Any:
+      return tf.numpy_function(
+        lambda i: vocabulary.decode(i).encode('utf-8'), [ids], tf.string
+      )
+
+  return TokenizerVocabulary()

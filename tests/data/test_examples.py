@@ -1,0 +1,87 @@
+"""Ragged arrays agree with lists of lists; what is written is read."""
+
+import numpy as np
+import pytest
+
+from kdjax.data import examples as examples_lib
+
+ROWS = [[3, 4, 5], [], [6], [7, 8], []]
+
+
+def lists(ragged):
+  return [row.tolist() for row in ragged]
+
+
+def test_ragged_operations_agree_with_lists():
+  ragged = examples_lib.Ragged.from_rows(ROWS)
+  assert lists(ragged) == ROWS
+  order = np.array([3, 1, 0, 3])
+  assert lists(ragged.take(order)) == [ROWS[i] for i in order]
+  for limit in (0, 1, 2, 9):
+    assert lists(ragged.truncate(limit)) == [r[:limit] for r in ROWS]
+  assert lists(ragged.surround([0, 1], [2])) == [[0, 1, *r, 2] for r in ROWS]
+  assert ragged[-2].tolist() == ROWS[-2]
+  with pytest.raises(IndexError):
+    ragged[5]
+
+
+@pytest.mark.parametrize('side', ['left', 'right'])
+def test_pad_agrees_with_lists(side):
+  ragged = examples_lib.Ragged.from_rows(ROWS)
+  tokens, mask = ragged.pad(np.arange(5), 4, 9, side)
+  for row, (padded, real) in zip(ROWS, zip(tokens, mask)):
+    fill = [9] * (4 - len(row))
+    expected = fill + row if side == 'left' else row + fill
+    assert padded.tolist() == expected
+    assert padded[real].tolist() == row
+  with pytest.raises(ValueError, match='row of 3'):
+    ragged.pad(np.arange(5), 2, 9, side)
+
+
+def test_pad_of_nothing_but_empty_rows():
+  ragged = examples_lib.Ragged.from_rows([[], []])
+  tokens, mask = ragged.pad(np.arange(2), 3, 9)
+  assert (tokens == 9).all() and not mask.any()
+
+
+def toy(labelled):
+  return examples_lib.Examples(
+    task='t',
+    split='s',
+    vocabulary_fingerprint='f',
+    ids=examples_lib.Texts.from_strings(['a', 'ä']),
+    inputs=examples_lib.Texts.from_strings(['日本', '']),
+    references=examples_lib.References.from_lists([['x', 'y'], []]),
+    prompts=examples_lib.Ragged.from_rows([[1, 2], []]),
+    responses=(
+      examples_lib.Ragged.from_rows([[3], [4, 5]]) if labelled else None
+    ),
+  )
+
+
+def flat(examples):
+  responses = examples.responses
+  return (
+    list(examples.ids),
+    list(examples.inputs),
+    list(examples.references),
+    lists(examples.prompts),
+    responses if responses is None else lists(responses),
+  )
+
+
+@pytest.mark.parametrize('labelled', [True, False])
+def test_write_then_read(labelled, tmp_path):
+  written = toy(labelled)
+  examples_lib.write(tmp_path / 'cache', written)
+  read = examples_lib.read(tmp_path / 'cache')
+  assert flat(read) == flat(written)
+  assert (read.task, read.split, read.vocabulary_fingerprint) == ('t', 's', 'f')
+  # A second writer of the same content changes nothing and leaves nothing.
+  examples_lib.write(tmp_path / 'cache', written)
+  assert [p.name for p in tmp_path.iterdir()] == ['cache']
+
+
+def test_take():
+  taken = toy(True).take(np.array([1]))
+  assert flat(taken) == (['ä'], [''], [()], [[]], [[4, 5]])

@@ -1,0 +1,160 @@
+"""Batches hold every example once an epoch, in an order that can be resumed."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from kdjax.data import examples as examples_lib
+from kdjax.data import pipeline
+
+SHAPE = {'max_prompt_tokens': 6, 'max_response_tokens': 5, 'pad_id': 0}
+EOS = 1
+
+
+def make(count=10, labelled=True, teacher=False):
+  """Example i has the prompt [i + 10] * (i % 6) and i % 4 words and EOS."""
+  names = [f'n{i}' for i in range(count)]
+  prompts = [[i + 10] * (i % 6) for i in range(count)]
+  responses = [[i + 50] * (i % 4) + [EOS] for i in range(count)]
+  ragged = examples_lib.Ragged.from_rows
+  return examples_lib.Examples(
+    task='toy',
+    split='train',
+    vocabulary_fingerprint='f',
+    ids=examples_lib.Texts.from_strings(names),
+    inputs=examples_lib.Texts.from_strings(names),
+    references=examples_lib.References.from_lists([[n] for n in names]),
+    prompts=ragged(prompts),
+    responses=ragged(responses) if labelled else None,
+    teacher=ragged([[7, EOS]] * count) if teacher else None,
+  )
+
+
+def ids(iterator, batches):
+  return [b.example_id.tolist() for b in itertools.islice(iterator, batches)]
+
+
+def test_every_example_once_an_epoch():
+  order = sum(ids(pipeline.train_iterator(make(), 4, seed=0, **SHAPE), 5), [])
+  assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
+  assert order[:10] != order[10:]
+
+
+def test_seed_selects_the_order():
+  first, again, other = (
+    ids(pipeline.train_iterator(make(), 5, seed=seed, **SHAPE), 2)
+    for seed in (3, 3, 4)
+  )
+  assert first == again != other
+
+
+def test_state_is_small_and_exact():
+  iterator = pipeline.train_iterator(make(), 3, seed=0, **SHAPE)
+  ids(iterator, 4)
+  state = iterator.get_state()
+  assert len(str(state)) < 200
+  expected = ids(iterator, 6)
+  fresh = pipeline.train_iterator(make(), 3, seed=0, **SHAPE)
+  fresh.set_state(state)
+  assert ids(fresh, 6) == expected
+  iterator.set_state(state)
+  assert ids(iterator, 6) == expected
+
+
+@pytest.mark.parametrize('count', [12, 14])
+def test_shards_are_disjoint(count):
+  shards = [
+    pipeline.train_iterator(
+      make(count), 2, seed=0, shard_index=i, shard_count=3, **SHAPE
+    )
+    for i in range(3)
+  ]
+  for _ in range(3):
+    epoch = sum([sum(ids(shard, 2), []) for shard in shards], [])
+    assert len(set(epoch)) == 12
+
+
+def test_shards_make_up_the_unsharded_batch():
+  whole = pipeline.train_iterator(make(12), 4, seed=0, **SHAPE)
+  halves = [
+    pipeline.train_iterator(
+      make(12), 2, seed=0, shard_index=i, shard_count=2, **SHAPE
+    )
+    for i in range(2)
+  ]
+  for batch in ids(whole, 6):
+    assert set(batch) == set(sum([sum(ids(h, 1), []) for h in halves], []))
+
+
+@pytest.mark.parametrize('side', ['left', 'right'])
+def test_padding(side):
+  examples = make()
+  iterator = pipeline.train_iterator(
+    examples, 5, seed=1, prompt_padding=side, **SHAPE
+  )
+  batch = next(iterator)
+  assert batch.prompt.tokens.shape == (5, 6)
+  assert batch.responses['data'].tokens.shape == (5, 5)
+  for row, i in enumerate(batch.example_id):
+    tokens, mask = batch.prompt.tokens[row], batch.prompt.mask[row]
+    np.testing.assert_array_equal(tokens[mask], examples.prompts[int(i)])
+    assert (tokens[~mask] == 0).all()
+    steps = np.diff(mask.astype(int))
+    assert (steps >= 0).all() if side == 'left' else (steps <= 0).all()
+    response = batch.responses['data']
+    said = response.tokens[row][response.mask[row]]
+    np.testing.assert_array_equal(said, examples.responses[int(i)])
+    assert said[-1] == EOS and response.mask[row][0]
+
+
+def test_dtypes_and_optional_parts():
+  batch = next(pipeline.train_iterator(make(), 2, seed=0, **SHAPE))
+  leaves = (batch.prompt.tokens, batch.prompt.mask, batch.example_id)
+  assert [leaf.dtype for leaf in leaves] == [np.int32, np.bool_, np.int32]
+  assert set(batch.responses) == {'data'} and batch.references is None
+  examples = make(labelled=False)
+  batch = next(pipeline.train_iterator(examples, 2, seed=0, **SHAPE))
+  assert batch.responses == {}
+  batch = next(
+    pipeline.train_iterator(
+      make(teacher=True), 2, seed=0, with_references=True, **SHAPE
+    )
+  )
+  np.testing.assert_array_equal(
+    batch.responses['teacher'].tokens, [[7, EOS, 0, 0, 0]] * 2
+  )
+  assert batch.references == tuple((f'n{i}',) for i in batch.example_id)
+
+
+@pytest.mark.parametrize('shards', [1, 2, 3])
+def test_eval_yields_every_example_once(shards):
+  seen, lengths = [], []
+  for index in range(shards):
+    batches = list(
+      pipeline.eval_batches(
+        make(), 4, shard_index=index, shard_count=shards, **SHAPE
+      )
+    )
+    lengths.append(len(batches))
+    for batch, valid in batches:
+      assert batch.example_id.shape == (4,)
+      seen += batch.example_id[:valid].tolist()
+      assert batch.references == tuple((f'n{i}',) for i in batch.example_id)
+  assert sorted(seen) == list(range(10))
+  assert len(set(lengths)) == 1
+
+
+def test_errors():
+  with pytest.raises(ValueError, match='batch_size=11.*10 examples'):
+    pipeline.train_iterator(make(), 11, seed=0, **SHAPE)
+  with pytest.raises(ValueError, match='5 for each of 2 shards'):
+    pipeline.train_iterator(make(), 6, seed=0, shard_count=2, **SHAPE)
+  with pytest.raises(ValueError, match='max_prompt_tokens=2'):
+    pipeline.train_iterator(
+      make(), 2, seed=0, **dict(SHAPE, max_prompt_tokens=2)
+    )
+  with pytest.raises(ValueError, match='expected left or right'):
+    pipeline.train_iterator(make(), 2, seed=0, prompt_padding='up', **SHAPE)
+  with pytest.raises(ValueError, match='shard_index=1'):
+    pipeline.train_iterator(make(), 2, seed=0, shard_index=1, **SHAPE)

@@ -1,0 +1,104 @@
+"""Files in every format give the same rows; bad ones say what is wrong."""
+
+import csv
+import gzip
+import json
+
+import pytest
+
+from kdjax import hub
+from kdjax.data import sources
+
+ROWS = [{'q': 'one, "two"\nthree', 'a': 'x\u2028y'}, {'q': 'q2', 'a': 'ä'}]
+
+
+def write(path, rows=None):
+  """Writes rows in the format of the path's ending."""
+  rows = ROWS if rows is None else rows
+  lines = '\n'.join(json.dumps(r, ensure_ascii=False) for r in rows)
+  if path.name.endswith('.jsonl'):
+    path.write_text(lines, encoding='utf-8')
+  elif path.name.endswith('.jsonl.gz'):
+    path.write_bytes(gzip.compress(lines.encode()))
+  elif path.suffix == '.csv':
+    with path.open('w', encoding='utf-8', newline='') as file:
+      writer = csv.DictWriter(file, list(rows[0]))
+      writer.writeheader()
+      writer.writerows(rows)
+  else:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+  return path
+
+
+@pytest.mark.parametrize('ending', ['jsonl', 'jsonl.gz', 'csv', 'parquet'])
+def test_formats_agree(ending, tmp_path):
+  path = write(tmp_path / f'rows.{ending}')
+  assert [dict(row) for row in sources.read_rows(path)] == ROWS
+
+
+def test_bad_line_is_named(tmp_path):
+  path = tmp_path / 'rows.jsonl'
+  path.write_text('{"q": 1}\n\n{"q": \n')
+  with pytest.raises(ValueError, match='line 3: not JSON'):
+    sources.read_rows(path)
+  path.write_text('[1]\n')
+  with pytest.raises(ValueError, match='line 1: expected an object'):
+    sources.read_rows(path)
+
+
+def test_unknown_ending(tmp_path):
+  path = tmp_path / 'rows.txt'
+  path.write_text('x')
+  with pytest.raises(ValueError, match='.jsonl, .csv, .parquet'):
+    sources.read_rows(path)
+
+
+def test_missing_file_lists_its_neighbours(tmp_path):
+  write(tmp_path / 'train.jsonl')
+  files = sources.Files(str(tmp_path / '{split}.jsonl'))
+  assert len(files.rows('train')) == 2
+  with pytest.raises(FileNotFoundError, match=r'test.jsonl.*holds train.jsonl'):
+    files.rows('test')
+  with pytest.raises(FileNotFoundError, match='there is no folder'):
+    sources.Files(str(tmp_path / 'x' / 'y.jsonl')).rows('train')
+
+
+def test_identity_is_of_the_content(tmp_path):
+  files = sources.Files(str(write(tmp_path / 'a.jsonl')))
+  copy = sources.Files(str(write(tmp_path / 'b.jsonl')))
+  assert files.identity('train') == copy.identity('train')
+  write(tmp_path / 'b.jsonl', ROWS[:1])
+  assert files.identity('train') != copy.identity('train')
+
+
+def test_folder_finds_the_format(tmp_path):
+  write(tmp_path / 'train.parquet')
+  assert len(sources.folder(str(tmp_path), ('train',)).rows('train')) == 2
+  with pytest.raises(FileNotFoundError, match='none of test'):
+    sources.folder(str(tmp_path), ('test',))
+
+
+def test_divided_splits_partition_whatever_the_order(tmp_path):
+  rows = [{'q': f'question {i}'} for i in range(20)]
+  sizes = (('test', 3), ('validation', 5))
+
+  def split(order):
+    path = write(tmp_path / 'train.jsonl', order)
+    whole = sources.Files(str(path))
+    divided = sources.Divided(whole, lambda r: r['q'], sizes)
+    return [[r['q'] for r in divided.rows(s)] for s in divided.splits]
+
+  parts = split(rows)
+  assert [len(p) for p in parts] == [12, 3, 5]
+  assert sorted(sum(parts, [])) == sorted(r['q'] for r in rows)
+  assert split(rows[::-1]) == parts
+
+
+def test_unreachable_hub_names_the_way_out(monkeypatch):
+  monkeypatch.setattr(hub, 'answers', lambda: False)
+  with pytest.raises(FileNotFoundError, match='`:embedded`') as error:
+    sources.Hub('some-owner/some-data', ('train',)).rows('train')
+  assert '\n' not in str(error.value)
