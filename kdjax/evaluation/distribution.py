@@ -1,0 +1,86 @@
+"""How far the student's distribution lies from the teacher's."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses, types
+from kdjax.models import api
+
+DIVERGENCES: Mapping[str, Callable[..., jax.Array]] = {
+  'forward_kl': losses.forward_kl,
+  'reverse_kl': losses.reverse_kl,
+  'jsd': losses.generalized_jsd,
+}
+
+# At most this many logits of one model are held at a time: 256 MB in float32.
+_BLOCK = 2**26
+
+
+def check_names(names: Sequence[str]) -> None:
+  """Raises ValueError for names that are not in DIVERGENCES."""
+  unknown = [name for name in names if name not in DIVERGENCES]
+  if unknown:
+    raise ValueError(
+      f'Unknown divergences {unknown}. Allowed: {", ".join(DIVERGENCES)}.'
+    )
+
+
+@functools.partial(jax.jit, static_argnames=('student', 'teacher', 'names'))
+def sequence_divergences(
+  student: api.LanguageModel,
+  student_params: api.Params,
+  teacher: api.LanguageModel,
+  teacher_params: api.Params,
+  prompt: types.Prompt,
+  response: types.Response,
+  *,
+  teacher_prompt: types.Prompt | None = None,
+  names: tuple[str, ...] = ('forward_kl', 'reverse_kl'),
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+  """Divergences along given responses: D(p_T, p_S)(. | x, y_<t) summed over t.
+
+  Both at temperature 1. The embedding tables may be padded to different sizes:
+  only ids that both models know count, and both distributions are normalised
+  over those.
+
+  Args:
+    student: static, as is `teacher`.
+    student_params: its parameters.
+    teacher: what it is compared with.
+    teacher_params: its parameters.
+    prompt: [B, S], what the student reads, and the teacher unless it has a
+      `teacher_prompt` of its own.
+    response: [B, T] gold or sampled, the prefixes that both are judged on.
+    teacher_prompt: what the teacher reads instead of `prompt`.
+    names: which of DIVERGENCES.
+
+  Returns:
+    For each name the pair (sum, count), both [B] float32.
+  """
+  hidden = (
+    student.hidden_states(student_params, prompt, response.tokens),
+    teacher.hidden_states(
+      teacher_params, teacher_prompt or prompt, response.tokens
+    ),
+  )
+  known = min(student.num_tokens, teacher.num_tokens)
+
+  def row(inputs):
+    student_hidden, teacher_hidden, mask = inputs
+    student_logits = student.head(student_params, student_hidden)[..., :known]
+    teacher_logits = teacher.head(teacher_params, teacher_hidden)[..., :known]
+    return {
+      name: losses.masked_sum(
+        DIVERGENCES[name](student_logits, teacher_logits), mask
+      )
+      for name in names
+    }
+
+  widest = max(student.vocab_size, teacher.vocab_size)
+  rows = max(1, _BLOCK // (response.tokens.shape[1] * widest))
+  sums = jax.lax.map(row, (*hidden, response.mask), batch_size=rows)
+  count = response.mask.sum(-1).astype(jnp.float32)
+  return {name: (total, count) for name, total in sums.items()}
