@@ -3,14 +3,16 @@
 import asyncio
 import fnmatch
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
+
+logger = logging.getLogger(__name__)
 
 _preserve = ocp.training.preservation_policies
 
@@ -71,6 +73,7 @@ class Checkpoints:
     keep_best: int = 1,
     best_metric: str = 'eval/rouge2',
     best_mode: str = 'max',
+    read_only: bool = False,
   ):
     """Opens the checkpoints of `workdir`; makes the directory if need be.
 
@@ -82,6 +85,7 @@ class Checkpoints:
       best_metric: the metric that ranks steps; those without it rank last, as
         do those where it isn't finite. Of equals, the later is the better.
       best_mode: 'max' or 'min'.
+      read_only: leaves alone what a run that still goes on is writing.
 
     Raises:
       ValueError: an impossible value.
@@ -106,7 +110,7 @@ class Checkpoints:
       preservation_policy=_preserve.AnyPreservationPolicy(
         [_preserve.LatestN(keep_last), best]
       ),
-      cleanup_tmp_directories=True,
+      cleanup_tmp_directories=not read_only,
     )
 
   def _score(self, metrics: Mapping[str, float] | None) -> float:
@@ -167,7 +171,7 @@ class Checkpoints:
     if step in self.steps:
       return False
     if metrics and self._best_metric not in metrics:
-      logging.warning(
+      logger.warning(
         'step %d has no metric %r to rank it by, only %s',
         step,
         self._best_metric,
@@ -287,26 +291,38 @@ def claim(
       the workdir ('log.*'); config.json then takes their values over.
 
   Raises:
+    ValueError: as `check_claim` does.
+  """
+  check_claim(workdir, config, harmless)
+  if jax.process_index() == 0:
+    workdir = epath.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    partial = workdir / 'config.json.partial'
+    partial.write_text(json.dumps(config, indent=2, sort_keys=True) + '\n')
+    partial.replace(workdir / 'config.json')
+
+
+def check_claim(
+  workdir: str, config: Mapping[str, Any], harmless: Sequence[str] = ()
+):
+  """Checks a workdir as `claim` does, and changes nothing.
+
+  Raises:
     ValueError: the workdir belongs to a run with another config, or to one
-      unknown. The message lists every key that differs, and nothing is changed.
+      unknown. The message lists every key that differs.
   """
   workdir = epath.Path(workdir)
-  path, config = workdir / 'config.json', json.loads(json.dumps(config))
+  path = workdir / 'config.json'
   if path.exists():
-    _check_claim(path, config, harmless)
+    _compare(path, json.loads(json.dumps(config)), harmless)
   elif any((workdir / 'checkpoints').glob('[0-9]*')):
     raise ValueError(
       f'{workdir} holds checkpoints but no config.json that says which '
       'config wrote them. Give another --workdir, or delete this one.'
     )
-  if jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = workdir / 'config.json.partial'
-    partial.write_text(json.dumps(config, indent=2, sort_keys=True) + '\n')
-    partial.replace(path)
 
 
-def _check_claim(path: epath.Path, config: Any, harmless: Sequence[str]):
+def _compare(path: epath.Path, config: Any, harmless: Sequence[str]):
   try:
     found = json.loads(path.read_text())
   except ValueError as error:

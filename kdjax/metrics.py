@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import os
 import pathlib
@@ -11,9 +12,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 
 from kdjax import types
+
+logger = logging.getLogger(__name__)
 
 
 @types.struct
@@ -140,7 +142,7 @@ def _parsed(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
       yield text, json.loads(text)
     except ValueError:
-      logging.warning('%s: line %d was cut short, dropped', path, number)
+      logger.warning('%s: line %d was cut short, dropped', path, number)
 
 
 def _drop_steps_from(path: pathlib.Path, start: int):
