@@ -1,0 +1,208 @@
+import json
+import pickle
+import re
+import types
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+from kdjax.models import families, hf
+
+TENSORS = {
+  'a.weight': np.arange(6, dtype=np.float32).reshape(2, 3),
+  'b.bias': np.ones(4, np.float32),
+}
+
+
+def same(a, b):
+  assert sorted(a) == sorted(b)
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name])
+
+
+def write_shards(directory, stem, save):
+  names = [f'part-{i}-{stem}' for i in range(2)]
+  for name, key in zip(names, TENSORS):
+    save({key: TENSORS[key]}, directory / name)
+  index = {'weight_map': dict(zip(TENSORS, names))}
+  (directory / f'{stem}.index.json').write_text(json.dumps(index))
+  return names
+
+
+def save_torch(tensors, path):
+  torch.save({k: torch.tensor(v) for k, v in tensors.items()}, path)
+
+
+FORMATS = {
+  'model.safetensors': safetensors.numpy.save_file,
+  'pytorch_model.bin': save_torch,
+}
+
+
+def test_entries_number_layers_on_both_sides():
+  entry = hf.Entry('d/layers_*/q/kernel', 'h.*.q.weight')
+  assert entry.match('d/layers_12/q/kernel') == 'h.12.q.weight'
+  assert entry.match('d/layers_1/q/kernel/x') is None
+  assert entry.match('d/layers_x/q/kernel') is None
+  two = hf.Entry('a_*/b_*', 'a.*.b.*')
+  assert two.match('a_3/b_4') == 'a.3.b.4'
+
+
+def test_fused_tensors_come_apart_and_together_again():
+  whole = np.arange(24.0).reshape(2, 12)
+  for transpose in (False, True):
+    tensor = whole.T if transpose else whole
+    entries = [
+      hf.Entry(name, 'qkv', transpose, part, (4, 1, 1))
+      for part, name in enumerate('qkv')
+    ]
+    pieces = [entry.load(tensor) for entry in entries]
+    assert [piece.shape for piece in pieces] == [(2, 8), (2, 2), (2, 2)]
+    np.testing.assert_array_equal(entries[0].save(pieces), tensor)
+
+
+@pytest.mark.parametrize('stem', FORMATS)
+def test_single_and_sharded_files_are_read(tmp_path, stem):
+  single, sharded = tmp_path / 'single', tmp_path / 'sharded'
+  single.mkdir(), sharded.mkdir()
+  FORMATS[stem](TENSORS, single / stem)
+  same(hf.read_tensors(single), TENSORS)
+  names = write_shards(sharded, stem, FORMATS[stem])
+  same(hf.read_tensors(sharded), TENSORS)
+  (sharded / names[1]).unlink()
+  with pytest.raises(FileNotFoundError, match=f'lacks .*{names[1]}'):
+    hf.read_tensors(sharded)
+
+
+def test_safetensors_come_first(tmp_path):
+  save_torch({'other': np.zeros(2)}, tmp_path / 'pytorch_model.bin')
+  safetensors.numpy.save_file(TENSORS, tmp_path / 'model.safetensors')
+  same(hf.read_tensors(tmp_path), TENSORS)
+
+
+def test_bfloat16_files_are_read(tmp_path):
+  halves = {k: torch.tensor(v).bfloat16() for k, v in TENSORS.items()}
+  safetensors.torch.save_file(halves, tmp_path / 'model.safetensors')
+  tensors = hf.read_tensors(tmp_path)
+  assert tensors['b.bias'].dtype == ml_dtypes.bfloat16
+  same({k: v.astype(np.float32) for k, v in tensors.items()}, TENSORS)
+  (tmp_path / 'model.safetensors').unlink()
+  torch.save(halves, tmp_path / 'pytorch_model.bin')
+  same(hf.read_tensors(tmp_path), TENSORS)
+
+
+def test_no_weights(tmp_path):
+  with pytest.raises(FileNotFoundError, match='neither model.safetensors nor'):
+    hf.read_tensors(tmp_path)
+
+
+@pytest.mark.parametrize('stem', FORMATS)
+@pytest.mark.parametrize('size', [0, 5, 60, -3])
+def test_corrupt_files_are_named(tmp_path, stem, size):
+  FORMATS[stem](TENSORS, tmp_path / stem)
+  whole = (tmp_path / stem).read_bytes()
+  (tmp_path / stem).write_bytes(whole[:size])
+  with pytest.raises(ValueError, match=f'{re.escape(stem)}.* again'):
+    hf.read_tensors(tmp_path)
+
+
+class Trap:
+  """Unpickled, it would write a file."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return open, (str(self.path), 'w')
+
+
+def test_nothing_but_tensors_is_unpickled(tmp_path):
+  sprung = tmp_path / 'sprung'
+  torch.save({'a': Trap(sprung)}, tmp_path / 'pytorch_model.bin')
+  with pytest.raises(ValueError, match='unpickles nothing else'):
+    hf.read_tensors(tmp_path)
+  (tmp_path / 'pytorch_model.bin').write_bytes(pickle.dumps(Trap(sprung)))
+  with pytest.raises(ValueError, match='safetensors'):
+    hf.read_tensors(tmp_path)
+  assert not sprung.exists()
+
+
+def test_bin_files_without_torch_name_the_way_out(tmp_path, monkeypatch):
+  save_torch(TENSORS, tmp_path / 'pytorch_model.bin')
+  monkeypatch.setitem(__import__('sys').modules, 'torch', None)
+  with pytest.raises(ImportError, match='Install torch .* or save'):
+    hf.read_tensors(tmp_path)
+
+
+def make_family():
+  return types.SimpleNamespace(
+    __name__='kdjax.models.families.toy',
+    TABLE=(
+      hf.Entry('embed', 'model.embed'),
+      hf.Entry('layers_*/kernel', 'model.*.weight', transpose=True),
+    ),
+    IGNORED=(r'\d+\.old',),
+    PREFIX='model.',
+  )
+
+
+SHAPES = {'embed': (3, 2), 'layers_0/kernel': (2, 4)}
+
+
+@pytest.mark.parametrize('prefix', ['', 'model.'])
+def test_tensors_become_parameters_and_tensors_again(prefix):
+  tensors = {
+    'model.embed': np.zeros((3, 2)),
+    'model.0.weight': np.arange(8.0).reshape(4, 2),
+  }
+  given = {prefix + k.removeprefix('model.'): v for k, v in tensors.items()}
+  given[f'{prefix}0.old'] = np.zeros(1)
+  params = hf.from_tensors(make_family(), SHAPES, given)
+  np.testing.assert_array_equal(
+    params['layers_0/kernel'], tensors['model.0.weight'].T
+  )
+  same(hf.to_tensors(make_family(), params), tensors)
+
+
+def test_every_problem_is_listed_at_once():
+  tensors = {'0.weight': np.zeros((4, 3)), '1.weight': np.zeros((4, 2))}
+  with pytest.raises(ValueError) as error:
+    hf.from_tensors(make_family(), SHAPES, tensors)
+  message = str(error.value)
+  assert 'do not fit the toy config' in message
+  assert 'missing: embed (for embed)' in message
+  assert 'unused: 1.weight (4, 2)' in message
+  assert 'shape: 0.weight gives (3, 4), layers_0/kernel needs (2, 4)' in message
+
+
+def test_a_parameter_without_an_entry_is_a_mistake_in_the_table():
+  with pytest.raises(LookupError, match='toy matches strange'):
+    hf.from_tensors(make_family(), {'strange': (1,)}, {})
+
+
+@pytest.mark.parametrize('name', sorted(families.FAMILIES))
+def test_no_line_of_a_table_stands_twice(name):
+  table = families.FAMILIES[name].TABLE
+  assert len({entry.ours for entry in table}) == len(table)
+  assert len({(entry.theirs, entry.part) for entry in table}) == len(table)
+
+
+def test_json_errors_name_the_file(tmp_path):
+  path = tmp_path / 'config.json'
+  with pytest.raises(FileNotFoundError, match='config.json is missing'):
+    hf.read_json(path)
+  path.write_text('{"a": ')
+  with pytest.raises(ValueError, match='config.json is not valid JSON'):
+    hf.read_json(path)
+
+
+def test_bfloat16_is_saved(tmp_path):
+  tensor = np.asarray(jnp.ones((2, 2), jnp.bfloat16))
+  safetensors.numpy.save_file({'a': tensor}, tmp_path / 'x')
+  loaded = safetensors.torch.load_file(tmp_path / 'x')['a']
+  assert loaded.dtype == torch.bfloat16 and (loaded == 1).all()
