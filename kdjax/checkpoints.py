@@ -5,6 +5,7 @@ import fnmatch
 import json
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -97,6 +98,8 @@ class Checkpoints:
         f'every={every} and keep_last={keep_last} must be at least 1, '
         f'keep_best={keep_best} at least 0'
       )
+    if '://' not in workdir:  # Orbax takes absolute paths alone.
+      workdir = os.path.abspath(workdir)
     self.directory = epath.Path(workdir) / 'checkpoints'
     self._every, self._best_metric = every, best_metric
     self._sign = 1.0 if best_mode == 'max' else -1.0
@@ -260,6 +263,10 @@ def abstract(state: Any) -> Any:
 
   def leaf(x):
     sharding = getattr(x, 'sharding', None)
+    if len(getattr(sharding, 'spec', ())) > x.ndim:
+      # A restored typed key keeps the sharding of the integers in it.
+      spec = jax.sharding.PartitionSpec(*sharding.spec[: x.ndim])
+      sharding = jax.sharding.NamedSharding(sharding.mesh, spec)
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
   return jax.tree.map(leaf, state)

@@ -83,12 +83,12 @@ def soft_cross_entropy(
     Hinton et al., 2015, https://arxiv.org/abs/1503.02531, section 2.
   """
   pair = distributions.compare(student_logits, teacher_logits, temperature)
-  log_q = jnp.maximum(pair.log_q, distributions.LOWEST)
   infinite = (pair.p > 0) & (pair.log_q == -jnp.inf)
-  surprise = -pair.p * log_q
+  surprise = -pair.p * jnp.maximum(pair.log_q, distributions.LOWEST)
+  terms = jnp.where(infinite, jnp.inf, surprise)
   return distributions.reduce(
     pair,
-    terms=jax.lax.stop_gradient(jnp.where(infinite, jnp.inf, surprise)),
+    terms=jax.lax.stop_gradient(terms),
     by_log_q=-pair.p,
-    by_log_p=jax.lax.stop_gradient(jnp.where(infinite, 0.0, surprise)),
+    by_log_p=jnp.where(infinite, 0.0, surprise),
   )

@@ -26,10 +26,9 @@ class Pair(NamedTuple):
   Attributes:
     log_p: [..., V] the teacher's log-probabilities, -inf where the logit is.
     log_q: [..., V] the student's.
-    p: [..., V] the teacher's probabilities, constants to the gradient.
-    q: [..., V] the student's, likewise.
-    log_ratio: [..., V] log p - log q, a constant, finite; 0 where neither has
-      mass.
+    p: [..., V] the teacher's probabilities.
+    q: [..., V] the student's.
+    log_ratio: [..., V] log p - log q, finite; 0 where neither has mass.
     invalid: [...] True where a logit of the token is NaN. The other fields
       are well-defined there, so that no gradient is NaN.
   """
@@ -90,6 +89,7 @@ def compare(
   student_logits: jax.Array,
   teacher_logits: jax.Array,
   temperature: jax.typing.ArrayLike = 1.0,
+  weight: jax.typing.ArrayLike = 0.5,
 ) -> Pair:
   """Returns both distributions; no gradient reaches the teacher's logits.
 
@@ -97,12 +97,13 @@ def compare(
     student_logits: [..., V].
     teacher_logits: [..., V].
     temperature: divides both; a positive scalar or [...].
+    weight: of a mixture of the two, to check its shape here.
 
   Raises:
     ValueError: if the vocabularies differ in size or the other axes do not
       broadcast.
   """
-  _check_shapes(student_logits, teacher_logits, temperature)
+  _check_shapes(student_logits, teacher_logits, temperature, weight)
   teacher_logits = jax.lax.stop_gradient(teacher_logits)
   log_q, (top_q, log_total_q), nan_q = log_softmax(student_logits, temperature)
   log_p, (top_p, log_total_p), nan_p = log_softmax(teacher_logits, temperature)
@@ -116,8 +117,13 @@ def compare(
   exact -= log_total_p - log_total_q
   close = (jnp.abs(offset) < 1) & (jnp.abs(exact - ratio) < 1e-3)
   ratio = jnp.where(close, exact, ratio)
-  p, q, ratio = jax.lax.stop_gradient((jnp.exp(log_p), jnp.exp(log_q), ratio))
+  p, q = jnp.exp(log_p), jnp.exp(log_q)
   return Pair(log_p, log_q, p, q, ratio, nan_p | nan_q)
+
+
+def fixed(pair: Pair) -> Pair:
+  """Returns the pair as constants to the gradient."""
+  return Pair(*map(jax.lax.stop_gradient, pair))
 
 
 def gap(pair: Pair) -> jax.Array:
@@ -141,13 +147,14 @@ def reduce(
 ) -> jax.Array:
   """Sums terms [..., V] over V, with the given derivatives.
 
-  All derivatives are products that the forward pass computes anyway: the
-  backward pass is one of them times the cotangent, and softmax's.
+  The derivatives are products that the forward pass computes anyway: the
+  backward pass is one of them times the cotangent, and softmax's. They may
+  themselves be differentiated.
 
   Args:
     pair: whose log-probabilities the gradient goes to.
-    terms: the summands. Their gradient through anything but `pair`, such as a
-      mixture's weight, is kept.
+    terms: the summands, computed from `fixed(pair)`: their own gradient, by a
+      mixture's weight for one, is added.
     by_log_q: [..., V] the terms' derivative by log q.
     by_log_p: [..., V] that by log p, which only the temperature asks for.
 
@@ -206,7 +213,7 @@ def _sloped_jvp(primals, tangents):
   return terms, sum(used) if used else jnp.zeros_like(terms)
 
 
-def _check_shapes(student_logits, teacher_logits, temperature):
+def _check_shapes(student_logits, teacher_logits, temperature, weight):
   student, teacher = jnp.shape(student_logits), jnp.shape(teacher_logits)
   if not student or not teacher or student[-1] != teacher[-1]:
     raise ValueError(
@@ -214,14 +221,15 @@ def _check_shapes(student_logits, teacher_logits, temperature):
       f'last axis, got shapes {student} and {teacher}. If one of them pads '
       "its embedding table, cut its logits to the tokenizer's size."
     )
+  knobs = jnp.shape(temperature), jnp.shape(weight)
   try:
     tokens = jnp.broadcast_shapes(student[:-1], teacher[:-1])
-    fits = jnp.broadcast_shapes(tokens, jnp.shape(temperature)) == tokens
+    fits = jnp.broadcast_shapes(tokens, *knobs) == tokens
   except ValueError:
     fits = False
   if not fits:
     raise ValueError(
-      'student_logits, teacher_logits and temperature must broadcast to one '
-      f'value a token, got shapes {student}, {teacher} and '
-      f'{jnp.shape(temperature)}.'
+      'logits, temperature and mixture weight must broadcast to one value a '
+      f'token, got shapes {student} and {teacher} of logits, {knobs[0]} of '
+      f'temperature and {knobs[1]} of weight.'
     )

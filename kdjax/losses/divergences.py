@@ -123,10 +123,11 @@ def total_variation(
     Wen et al., 2023 (f-distill), https://arxiv.org/abs/2307.15190, section 3.2.
   """
   pair = distributions.compare(student_logits, teacher_logits, temperature)
-  half_sign = 0.5 * jnp.sign(pair.log_ratio)
+  fixed = distributions.fixed(pair)
+  half_sign = 0.5 * jnp.sign(fixed.log_ratio)
   return distributions.reduce(
     pair,
-    terms=half_sign * distributions.gap(pair),
+    terms=half_sign * distributions.gap(fixed),
     by_log_q=-half_sign * pair.q,
     by_log_p=half_sign * pair.p,
   )
@@ -181,7 +182,9 @@ def generalized_jsd(
     Agarwal et al., 2024 (GKD), https://arxiv.org/abs/2306.13649, equation 1.
   """
   w = mixtures.weight(beta)
-  pair = distributions.compare(student_logits, teacher_logits, temperature)
+  pair = distributions.compare(
+    student_logits, teacher_logits, temperature, beta
+  )
 
   def inside():
     value = mixtures.normalized_jsd(pair, w)
@@ -229,7 +232,9 @@ def skew_forward_kl(
     Ko et al., 2024 (DistiLLM), https://arxiv.org/abs/2402.03898, equation 4.
   """
   w = mixtures.weight(alpha, 'alpha')
-  pair = distributions.compare(student_logits, teacher_logits, temperature)
+  pair = distributions.compare(
+    student_logits, teacher_logits, temperature, alpha
+  )
 
   return _at_ends(
     alpha,
@@ -279,7 +284,9 @@ def skew_reverse_kl(
   w = mixtures.weight(alpha, 'alpha')
   # To the mixture, alpha is the student's weight.
   flipped = w._replace(beta=w.rest, rest=w.beta)
-  pair = distributions.compare(student_logits, teacher_logits, temperature)
+  pair = distributions.compare(
+    student_logits, teacher_logits, temperature, alpha
+  )
 
   return _at_ends(
     alpha,
@@ -302,7 +309,8 @@ DIVERGENCES = {
 
 def _forward(pair):
   infinite = (pair.p > 0) & (pair.log_q == -jnp.inf)
-  terms = mixtures.kl_terms(pair.p, pair.q, pair.log_ratio)
+  fixed = distributions.fixed(pair)
+  terms = mixtures.kl_terms(fixed.p, fixed.q, fixed.log_ratio)
   return distributions.reduce(
     pair,
     terms=jnp.where(infinite, jnp.inf, terms),
@@ -313,7 +321,8 @@ def _forward(pair):
 
 def _reverse(pair):
   infinite = (pair.q > 0) & (pair.log_p == -jnp.inf)
-  terms = mixtures.kl_terms(pair.q, pair.p, -pair.log_ratio)
+  fixed = distributions.fixed(pair)
+  terms = mixtures.kl_terms(fixed.q, fixed.p, -fixed.log_ratio)
   return distributions.reduce(
     pair,
     terms=jnp.where(infinite, jnp.inf, terms),

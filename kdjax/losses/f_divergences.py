@@ -90,7 +90,7 @@ def f_divergence(
   """
   generator = _generator(f)
   pair = distributions.compare(student_logits, teacher_logits, temperature)
-  p, q = jnp.exp(pair.log_p), jnp.exp(pair.log_q)
+  p, q = pair.p, pair.q
   both = (p > 0) & (q > 0)
   ratio = jnp.where(both, p, 1.0) / jnp.where(both, q, 1.0)
   ratio = jnp.minimum(ratio, -distributions.LOWEST)

@@ -94,33 +94,43 @@ def normalized_jsd(pair: distributions.Pair, w: Weight) -> jax.Array:
   (p, q), so that each of the two is itself a derivative of their sum. Where p
   and q nearly agree, that sum is a series.
   """
-  over_m, over_q = log_ratios(pair.log_ratio, w)
-  by_log_p, by_log_q = pair.p * over_m, -pair.q * over_q
-  small = jnp.abs(pair.log_ratio) < distributions.SMALL
-  x = jnp.where(small, pair.log_ratio, 0.0)
+  fixed = distributions.fixed(pair)
+  small = jnp.abs(fixed.log_ratio) < distributions.SMALL
+  x = jnp.where(small, fixed.log_ratio, 0.0)
   slope = distributions.half_tanh(x)
   series = x * slope - (0.5 - (0.5 - w.beta) * slope) * _bend(x, w)
-  terms = jnp.where(small, (pair.p + pair.q) * series, by_log_p + by_log_q)
-  return distributions.reduce(pair, terms, by_log_q, by_log_p)
+  terms = jnp.where(
+    small, (fixed.p + fixed.q) * series, sum(_jsd_slopes(fixed, w))
+  )
+  return distributions.reduce(pair, terms, *_jsd_slopes(pair, w))
+
+
+def _jsd_slopes(pair, w):
+  over_m, over_q = log_ratios(pair.log_ratio, w)
+  return -pair.q * over_q, pair.p * over_m
 
 
 def kl_to_mixture(pair: distributions.Pair, w: Weight) -> jax.Array:
   """Returns KL(p || m), [...]."""
+  fixed = distributions.fixed(pair)
+  over_m, _ = log_ratios(fixed.log_ratio, w)
+  terms = kl_terms(fixed.p, _mixed(fixed, w), w.rest * over_m)
   over_m, _ = log_ratios(pair.log_ratio, w)
-  mixed, bent = _mixed(pair, w)
-  terms = kl_terms(pair.p, mixed, w.rest * over_m)
-  by_log_p = pair.p * (w.rest * over_m - w.beta * w.rest * bent)
-  by_log_q = -w.rest * w.rest * pair.q * bent
+  lean = w.rest * _lean(pair, w)
+  by_log_q = -w.rest * lean * pair.q
+  by_log_p = pair.p * (w.rest * over_m - w.beta * lean)
   return distributions.reduce(pair, terms, by_log_q, by_log_p)
 
 
 def kl_of_student_to_mixture(pair: distributions.Pair, w: Weight) -> jax.Array:
   """Returns KL(q || m), [...]."""
+  fixed = distributions.fixed(pair)
+  _, over_q = log_ratios(fixed.log_ratio, w)
+  terms = kl_terms(fixed.q, _mixed(fixed, w), -w.beta * over_q)
   _, over_q = log_ratios(pair.log_ratio, w)
-  mixed, bent = _mixed(pair, w)
-  terms = kl_terms(pair.q, mixed, -w.beta * over_q)
-  by_log_q = pair.q * (w.beta * w.rest * bent - w.beta * over_q)
-  by_log_p = w.beta * w.beta * pair.p * bent
+  lean = w.beta * _lean(pair, w)
+  by_log_q = pair.q * (w.rest * lean - w.beta * over_q)
+  by_log_p = w.beta * lean * pair.p
   return distributions.reduce(pair, terms, by_log_q, by_log_p)
 
 
@@ -138,9 +148,13 @@ def kl_terms(p: jax.Array, q: jax.Array, log_ratio: jax.Array) -> jax.Array:
 
 
 def _mixed(pair, w):
-  """m and (p - q) / m."""
-  mixed = w.beta * pair.p + w.rest * pair.q
-  return mixed, distributions.gap(pair) / jnp.where(mixed > 0, mixed, 1.0)
+  return w.beta * pair.p + w.rest * pair.q
+
+
+def _lean(pair, w):
+  """(p - q) / m."""
+  mixed = _mixed(pair, w)
+  return distributions.gap(pair) / jnp.where(mixed > 0, mixed, 1.0)
 
 
 def _bend(x, w):

@@ -119,6 +119,7 @@ def save_pretrained(
   directory.mkdir(parents=True, exist_ok=True)
   config = json.loads(model.hf_config)
   family = families.get(config)
+  config = {**family.DEFAULTS, **config}
   flat = _flat(_unstack(model, params))
   tensors = hf.to_tensors(family, jax.tree.map(np.asarray, flat))
   tensors = {k: v.astype(dtype) for k, v in tensors.items()}

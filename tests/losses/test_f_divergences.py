@@ -70,6 +70,24 @@ def test_twins(name, options, f, factor):
   np.testing.assert_allclose(grad, slow_grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(('name', 'options', 'f', 'factor'), TWINS)
+def test_twins_have_one_hessian(name, options, f, factor):
+  student, teacher = np.random.default_rng(2).normal(size=(2, 5))
+
+  def fast(student):
+    return losses.DIVERGENCES[name](student, teacher, **options)
+
+  def slow(student):
+    return factor * losses.f_divergence(student, teacher, f)
+
+  np.testing.assert_allclose(
+    jax.jit(jax.hessian(fast))(student),
+    jax.jit(jax.hessian(slow))(student),
+    rtol=1e-4,
+    atol=1e-6,
+  )
+
+
 @pytest.mark.parametrize('name', losses.GENERATORS)
 def test_generators_are_what_a_function_alone_would_be(name):
   """f(1) = 0, f is convex, and the stated limits are those of f."""

@@ -9,97 +9,22 @@ import torch
 import transformers
 
 from kdjax import models, sampling, types
-from kdjax.models import decoder_only, hf
+from kdjax.models import decoder_only
 
 V, S, T = 37, 9, 7
 
-_llama = dict(
-  vocab_size=V,
-  hidden_size=12,
-  intermediate_size=18,
-  num_hidden_layers=2,
-  num_attention_heads=4,
-  num_key_value_heads=2,
-  pad_token_id=0,
-  bos_token_id=1,
-  eos_token_id=2,
+NAMES = (
+  'gpt2',
+  'opt',
+  'opt_350m',
+  'llama',
+  'llama3',
+  'mistral',
+  'qwen2',
+  'qwen3',
+  'gemma2',
 )
-_gpt2 = dict(vocab_size=V, n_positions=24, n_embd=15, n_layer=2, n_head=3)
-_opt = dict(
-  vocab_size=V,
-  hidden_size=15,
-  num_hidden_layers=2,
-  ffn_dim=22,
-  max_position_embeddings=24,
-  num_attention_heads=3,
-)
-_llama3 = {
-  'rope_type': 'llama3',
-  'factor': 8.0,
-  'low_freq_factor': 1.0,
-  'high_freq_factor': 4.0,
-  'original_max_position_embeddings': 8,
-  'rope_theta': 100.0,
-}
-
-# Awkward on purpose: widths that aren't multiples of anything, head sizes that
-# don't divide the width, shared and single key-value heads, windows shorter
-# than the sequence, caps that bite.
-CONFIGS = {
-  'gpt2': lambda: transformers.GPT2Config(
-    **_gpt2, n_inner=14, bos_token_id=2, eos_token_id=2, pad_token_id=0
-  ),
-  'opt': lambda: transformers.OPTConfig(**_opt),
-  'opt_350m': lambda: transformers.OPTConfig(
-    **_opt,
-    word_embed_proj_dim=7,
-    do_layer_norm_before=False,
-    enable_bias=False,
-    activation_function='gelu',
-  ),
-  'llama': lambda: transformers.LlamaConfig(
-    **_llama, head_dim=6, attention_bias=True, mlp_bias=True
-  ),
-  'llama3': lambda: transformers.LlamaConfig(
-    **_llama,
-    head_dim=10,
-    tie_word_embeddings=True,
-    max_position_embeddings=64,
-    rope_parameters=_llama3,
-  ),
-  'mistral': lambda: transformers.MistralConfig(
-    **{**_llama, 'num_attention_heads': 3, 'num_key_value_heads': 1},
-    sliding_window=4,
-  ),
-  'qwen2': lambda: transformers.Qwen2Config(
-    **{**_llama, 'num_attention_heads': 6, 'num_key_value_heads': 3},
-    use_sliding_window=True,
-    sliding_window=4,
-    max_window_layers=1,
-  ),
-  'qwen3': lambda: transformers.Qwen3Config(**_llama, head_dim=10),
-  'gemma2': lambda: transformers.Gemma2Config(
-    **{**_llama, 'num_hidden_layers': 3},
-    head_dim=6,
-    query_pre_attn_scalar=5,
-    sliding_window=4,
-    attn_logit_softcapping=2.0,
-    final_logit_softcapping=3.0,
-  ),
-}
-every_family = pytest.mark.parametrize('name', CONFIGS)
-
-
-@pytest.fixture
-def load(reference):
-  """Returns a function: name -> (torch model, our model, our parameters)."""
-
-  @functools.cache
-  def load(name, **options):
-    theirs, directory = reference(CONFIGS[name]())
-    return theirs, *models.from_pretrained(directory, **options)
-
-  return load
+every_family = pytest.mark.parametrize('name', NAMES)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -134,15 +59,13 @@ def make_prompt():
 def their_logits(theirs, prompt, response):
   """Returns torch's logits for the response, each row alone and unpadded."""
   rows = []
-  for row, mask, said in zip(*map(np.asarray, (*_leaves(prompt), response))):
+  for row, mask, said in zip(
+    *map(np.asarray, (prompt.tokens, prompt.mask, response))
+  ):
     ids = torch.tensor(np.concatenate([row[mask], said[:-1]])[None])
     with torch.no_grad():
       rows.append(theirs(input_ids=ids).logits[0, -len(said) :].numpy())
   return np.stack(rows)
-
-
-def _leaves(prompt):
-  return prompt.tokens, prompt.mask
 
 
 def close(a, b, atol=1e-5):
@@ -150,8 +73,8 @@ def close(a, b, atol=1e-5):
 
 
 @every_family
-def test_logits_match_transformers(load, name):
-  theirs, model, params = load(name)
+def test_logits_match_transformers(load_decoder, name):
+  theirs, model, params = load_decoder(name)
   prompt, response = make_prompt(), tokens(1, 4, T)
   ours = forced(model, params, prompt, response)
   expected = their_logits(theirs, prompt, response)
@@ -181,8 +104,8 @@ def their_generation(theirs, model, prompt):
 
 
 @every_family
-def test_greedy_decoding_matches_transformers(load, name):
-  theirs, model, params = load(name)
+def test_greedy_decoding_matches_transformers(load_decoder, name):
+  theirs, model, params = load_decoder(name)
   prompt = make_prompt()
   logits, state = prefill(model, params, prompt, T)
   done, said = np.zeros(4, bool), []
@@ -196,8 +119,8 @@ def test_greedy_decoding_matches_transformers(load, name):
   np.testing.assert_array_equal(np.stack(said, 1), expected)
 
 
-def test_generate_matches_transformers(load):
-  theirs, model, params = load('gemma2')
+def test_generate_matches_transformers(load_decoder):
+  theirs, model, params = load_decoder('gemma2')
   prompt = make_prompt()
   ours = sampling.generate(
     model, params, prompt, jax.random.key(0), max_new_tokens=T, temperature=0
@@ -207,8 +130,8 @@ def test_generate_matches_transformers(load):
 
 
 @every_family
-def test_saved_models_load_in_transformers(load, tmp_path, name):
-  theirs, model, params = load(name)
+def test_saved_models_load_in_transformers(load_decoder, tmp_path, name):
+  theirs, model, params = load_decoder(name)
   models.save_pretrained(tmp_path, model, params)
   loaded, report = type(theirs).from_pretrained(
     tmp_path, output_loading_info=True
@@ -222,9 +145,9 @@ def test_saved_models_load_in_transformers(load, tmp_path, name):
   jax.tree.map(np.testing.assert_array_equal, same, params)
 
 
-def test_scanned_equals_unrolled(load, tmp_path):
-  _, model, params = load('gemma2')
-  _, scanned, stacked = load('gemma2', scan=True)
+def test_scanned_equals_unrolled(load_decoder, tmp_path):
+  _, model, params = load_decoder('gemma2')
+  _, scanned, stacked = load_decoder('gemma2', scan=True)
   prompt, response = make_prompt(), tokens(1, 4, T)
   expected = forced(model, params, prompt, response)
   close(forced(scanned, stacked, prompt, response), expected)
@@ -243,8 +166,10 @@ def test_scanned_equals_unrolled(load, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['gpt2', 'gemma2'])
-def test_rewound_and_regathered_states_go_on_as_if_nothing_had_been(load, name):
-  _, model, params = load(name)
+def test_rewound_and_regathered_states_go_on_as_if_nothing_had_been(
+  load_decoder, name
+):
+  _, model, params = load_decoder(name)
   prompt, response = make_prompt(), tokens(1, 4, T)
   expected = forced(model, params, prompt, response)
   _, state = prefill(model, params, prompt, T)
@@ -260,8 +185,8 @@ def test_rewound_and_regathered_states_go_on_as_if_nothing_had_been(load, name):
 
 
 @every_family
-def test_what_stands_in_the_padding_never_matters(load, name):
-  _, model, params = load(name)
+def test_what_stands_in_the_padding_never_matters(load_decoder, name):
+  _, model, params = load_decoder(name)
   prompt, response = make_prompt(), tokens(1, 4, T)
   noise = jnp.array([-100, 5, 0, 10**6, 7, V, 8, -1, 3])
   other = types.Prompt(
@@ -274,8 +199,8 @@ def test_what_stands_in_the_padding_never_matters(load, name):
 
 
 @pytest.mark.parametrize('name', ['opt', 'mistral', 'gemma2'])
-def test_how_wide_the_padding_is_never_matters(load, name):
-  _, model, params = load(name)
+def test_how_wide_the_padding_is_never_matters(load_decoder, name):
+  _, model, params = load_decoder(name)
   prompt, response = make_prompt(), tokens(1, 4, T)
   expected = forced(model, params, prompt, response)
   for sides in ((0, 3), (2, 1)):
@@ -286,8 +211,8 @@ def test_how_wide_the_padding_is_never_matters(load, name):
     close(forced(model, params, wide, response), expected)
 
 
-def test_an_empty_prompt_is_the_start_token(load):
-  _, model, params = load('gpt2')
+def test_an_empty_prompt_is_the_start_token(load_decoder):
+  _, model, params = load_decoder('gpt2')
   start = model.config.start_id
   assert start == 2
   response = tokens(1, 1, T)
@@ -302,15 +227,6 @@ def test_an_empty_prompt_is_the_start_token(load):
   close(logits, expected[:, 1:3])
 
 
-@pytest.mark.parametrize(
-  'bos, eos, expected',
-  [(4, 5, 4), (None, 5, 5), (None, [6, 5], 6), (99, 5, 5), (99, 99, 0)],
-)
-def test_start_ids(bos, eos, expected):
-  config = {'vocab_size': V, 'bos_token_id': bos, 'eos_token_id': eos}
-  assert hf.start_id(config) == expected
-
-
 def influence(model, params, prompt, response):
   """Returns [T, V]: whether hidden state t depends on a token's embedding."""
 
@@ -323,8 +239,8 @@ def influence(model, params, prompt, response):
 
 
 @pytest.mark.parametrize('name', ['gpt2', 'mistral'])
-def test_causality_and_windows_by_gradients(load, name):
-  _, model, params = load(name)
+def test_causality_and_windows_by_gradients(load_decoder, name):
+  _, model, params = load_decoder(name)
   # No token twice, so that an embedding's gradient tells of one position.
   text = jnp.arange(3, 3 + 5 + T)[None]
   padded = types.Prompt(
@@ -341,8 +257,8 @@ def test_causality_and_windows_by_gradients(load, name):
     assert not seen[t, :3].any()  # what stands in the padding
 
 
-def test_remat_changes_no_gradient(load):
-  _, model, params = load('gemma2')
+def test_remat_changes_no_gradient(load_decoder):
+  _, model, params = load_decoder('gemma2')
   prompt, response = make_prompt(), tokens(1, 4, T)
 
   @functools.partial(jax.jit, static_argnums=0)
@@ -366,8 +282,8 @@ RATES = 'dropout', 'attention_dropout', 'embedding_dropout'
 
 
 @pytest.mark.parametrize('rate', RATES)
-def test_every_rate_drops_something(load, rate):
-  _, model, params = load('gpt2', dropout=0.0)
+def test_every_rate_drops_something(load_decoder, rate):
+  _, model, params = load_decoder('gpt2', dropout=0.0)
   prompt, response = make_prompt(), tokens(1, 4, T)
   noisy = with_config(model, **{rate: 0.5})
   run = functools.partial(forced, noisy, params, prompt, response)
@@ -376,10 +292,10 @@ def test_every_rate_drops_something(load, rate):
   assert np.abs(run(first) - run(second)).max() > 1e-3
 
 
-def test_dropout_needs_a_key(load):
-  _, model, params = load('gpt2')
+def test_dropout_needs_a_key(load_decoder):
+  _, model, params = load_decoder('gpt2')
   assert all(getattr(model.config, rate) == 0.1 for rate in RATES)
-  _, exact, _ = load('gpt2', dropout=0.0)
+  _, exact, _ = load_decoder('gpt2', dropout=0.0)
   prompt, response = make_prompt(), tokens(1, 4, T)
   np.testing.assert_array_equal(
     forced(model, params, prompt, response),
@@ -388,9 +304,9 @@ def test_dropout_needs_a_key(load):
 
 
 @pytest.mark.parametrize('name', ['llama3', 'gemma2'])
-def test_bfloat16_stays_close(load, name):
-  _, model, params = load(name)
-  _, half, _ = load(name, dtype=jnp.bfloat16)
+def test_bfloat16_stays_close(load_decoder, name):
+  _, model, params = load_decoder(name)
+  _, half, _ = load_decoder(name, dtype=jnp.bfloat16)
   prompt, response = make_prompt(), tokens(1, 4, T)
   logits = forced(half, params, prompt, response)
   assert logits.dtype == jnp.float32
@@ -402,8 +318,8 @@ def test_bfloat16_stays_close(load, name):
 
 
 @pytest.mark.parametrize('scan', [False, True])
-def test_captured_layers_are_those_of_transformers(load, scan):
-  theirs, model, params = load('llama', scan=scan)
+def test_captured_layers_are_those_of_transformers(load_decoder, scan):
+  theirs, model, params = load_decoder('llama', scan=scan)
   prompt, response = make_prompt(), tokens(1, 4, T)
   run = jax.jit(model.hidden_states, static_argnames='capture')
   hidden, captured = run(
@@ -454,11 +370,11 @@ def test_left_pad_keeps_tokens_in_order():
   )
 
 
-def test_learned_positions_have_an_end(load):
-  _, model, params = load('gpt2')
+def test_learned_positions_have_an_end(load_decoder):
+  _, model, params = load_decoder('gpt2')
   assert model.max_positions == 24
-  assert load('opt')[1].max_positions == 24
-  assert load('llama')[1].max_positions is None
+  assert load_decoder('opt')[1].max_positions == 24
+  assert load_decoder('llama')[1].max_positions is None
   prompt = make_prompt()
   with pytest.raises(ValueError, match='25 tokens .* 24 learned positions'):
     model.hidden_states(params, prompt, tokens(1, 4, 25))
@@ -471,43 +387,11 @@ def test_learned_positions_have_an_end(load):
   close(longer[:, :T], expected)
 
 
-def test_models_are_hashable_and_equal_by_value(load):
-  _, first, _ = load('gemma2')
-  _, second, _ = load('gemma2', remat=False)
-  assert first == second and hash(first) == hash(second)
-  assert isinstance(first.vocab_size, int)
-
-
-@pytest.mark.parametrize(
-  'name, changes, message',
-  [
-    ('gpt2', {'add_cross_attention': True}, 'add_cross_attention'),
-    ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'inverse_layer_idx'),
-    ('gpt2', {'activation_function': 'tanhish'}, "activation 'tanhish'"),
-    ('opt', {'layer_norm_elementwise_affine': False}, 'elementwise_affine'),
-    ('gemma2', {'use_bidirectional_attention': True}, 'bidirectional'),
-    ('qwen2', {'layer_types': ['full_attention', 'linear']}, "'linear'"),
-    ('llama', {'head_dim': 5}, 'head size 5 is odd'),
-    ('llama', {'model_type': 'mamba'}, "'mamba' is not a family"),
-    ('llama', {'model_type': 'x', 'auto_map': {}}, 'runs no code'),
-  ],
-)
-def test_what_is_not_implemented_is_refused(name, changes, message):
-  config = {**CONFIGS[name]().to_dict(), **changes}
-  with pytest.raises(ValueError, match=message):
-    models.from_config(config, jax.random.key(0))
-
-
-def test_a_config_that_lacks_a_size_is_refused():
-  config = CONFIGS['llama']().to_dict()
-  del config['hidden_size']
-  with pytest.raises(ValueError, match="llama config lacks 'hidden_size'"):
-    models.from_config(config, jax.random.key(0))
-
-
-def test_fresh_models_are_nearly_uniform_and_load_in_transformers(tmp_path):
+def test_fresh_models_are_nearly_uniform_and_load_in_transformers(
+  decoder_configs, tmp_path
+):
   model, params = models.from_config(
-    CONFIGS['gpt2'](), jax.random.key(0), scan=True
+    decoder_configs['gpt2'](), jax.random.key(0), scan=True
   )
   prompt, response = make_prompt(), tokens(1, 4, T)
   logits = forced(model, params, prompt, response)

@@ -192,6 +192,15 @@ def test_no_line_of_a_table_stands_twice(name):
   assert len({(entry.theirs, entry.part) for entry in table}) == len(table)
 
 
+@pytest.mark.parametrize(
+  'bos, eos, expected',
+  [(4, 5, 4), (None, 5, 5), (None, [6, 5], 6), (99, 5, 5), (99, 99, 0)],
+)
+def test_start_ids(bos, eos, expected):
+  config = {'vocab_size': 37, 'bos_token_id': bos, 'eos_token_id': eos}
+  assert hf.start_id(config) == expected
+
+
 def test_json_errors_name_the_file(tmp_path):
   path = tmp_path / 'config.json'
   with pytest.raises(FileNotFoundError, match='config.json is missing'):

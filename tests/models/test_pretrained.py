@@ -12,7 +12,6 @@ import torch
 import transformers
 
 from kdjax import models
-from kdjax.models import families
 
 SIZES = dict(
   vocab_size=20,
@@ -218,14 +217,6 @@ def test_fresh_parameters_depend_neither_on_scanning_nor_on_the_config_type():
     params,
     jax.eval_shape(model.init, key),
   )
-
-
-@pytest.mark.parametrize('name', sorted(families.FAMILIES))
-def test_families_are_whole(name):
-  family = families.FAMILIES[name]
-  assert family.DEFAULTS.keys() >= {'eos_token_id'}
-  assert hasattr(transformers, family.ARCHITECTURE)
-  assert callable(family.config) and family.__doc__
 
 
 def test_imports_stay_light():

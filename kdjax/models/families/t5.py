@@ -56,7 +56,7 @@ IGNORED = (
 PREFIX = ''
 ARCHITECTURE = 'T5ForConditionalGeneration'
 MODEL = encoder_decoder.EncoderDecoder
-DEFAULTS = {'eos_token_id': 1, 'pad_token_id': 0}
+DEFAULTS = {'eos_token_id': 1, 'pad_token_id': 0, 'is_encoder_decoder': True}
 
 
 def config(hf: Mapping[str, Any]) -> encoder_decoder.Config:
@@ -69,6 +69,7 @@ def config(hf: Mapping[str, Any]) -> encoder_decoder.Config:
   kind = hf.get('feed_forward_proj', 'relu')
   gated = kind.startswith('gated-')
   act = 'gelu_new' if kind == 'gated-gelu' else kind.removeprefix('gated-')
+  start = hf.get('decoder_start_token_id')
   scaled = hf.get('scale_decoder_outputs')
   if scaled is None:
     scaled = hf.get('tie_word_embeddings', True)
@@ -88,5 +89,5 @@ def config(hf: Mapping[str, Any]) -> encoder_decoder.Config:
     relative_max_distance=hf.get('relative_attention_max_distance', 128),
     norm_eps=hf.get('layer_norm_epsilon', 1e-6),
     dropout=hf.get('dropout_rate', 0.1),
-    start_id=hf.get('decoder_start_token_id') or hf.get('pad_token_id', 0),
+    start_id=hf['pad_token_id'] if start is None else start,
   )

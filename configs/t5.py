@@ -1,0 +1,64 @@
+"""What the papers' T5 settings share."""
+
+from ml_collections import ConfigDict
+
+
+def xsum(c: ConfigDict) -> None:
+  """XSum: one-sentence summaries of BBC articles."""
+  c.task.name = 'xsum'
+  c.task.max_prompt_tokens = 1024
+  c.task.max_response_tokens = 64
+  c.task.on_long = 'truncate'
+  c.checkpoint.best_metric = 'rouge2'
+
+
+def wmt14_ende(c: ConfigDict) -> None:
+  """WMT14, English to German."""
+  c.task.name = 'wmt14_ende'
+  c.task.max_prompt_tokens = 80
+  c.task.max_response_tokens = 80
+  c.task.on_long = 'drop'
+  c.checkpoint.best_metric = 'bleu'
+  c.eval.beams = 4
+  c.eval.length_penalty = 0.6
+
+
+def gsm8k(c: ConfigDict) -> None:
+  """GSM8K: four worked examples, then a problem, answered step by step."""
+  c.task.name = 'gsm8k'
+  c.task.max_prompt_tokens = 1024
+  c.task.max_response_tokens = 320
+  c.task.on_long = 'drop'
+  c.checkpoint.best_metric = 'gsm8k_accuracy_flexible'
+  # The hub has no validation split.
+  c.eval.split = 'test'
+
+
+def train(c: ConfigDict, path: str) -> None:
+  """Adafactor over a T5 from the hub, 32 examples a batch, no dropout."""
+  c.student.path = path
+  c.student.dtype = 'bfloat16'
+  c.student.remat = True
+  c.task.vocabulary = path
+  c.steps = 40_000
+  c.batch_size = 32
+  c.optimizer.name = 'adafactor'
+  c.optimizer.learning_rate = 3e-4
+  c.optimizer.multiply_by_parameter_scale = False
+  c.optimizer.warmup_steps = 2_000
+  c.optimizer.schedule = 'linear'
+  c.eval.every = 2_000
+  c.checkpoint.every = 2_000
+  c.checkpoint.export = 'best'
+
+
+def distil(c: ConfigDict, student: str, teacher: str) -> None:
+  """A T5 v1.1 LM-adapted teacher and student, by size."""
+  train(c, lm_adapted(student))
+  c.teacher.path = lm_adapted(teacher)
+  c.teacher.dtype = 'bfloat16'
+
+
+def lm_adapted(size: str) -> str:
+  """The hub id of T5 v1.1 LM-adapted: small, base, large, xl or xxl."""
+  return f'google/t5-{size}-lm-adapt'

@@ -1,0 +1,260 @@
+"""Configs: the default one, the checks of one, and `parse_arg`.
+
+A config file returns `default(...)`, an `ml_collections.ConfigDict` with every
+field of `schema` and its default value; `validate` turns it into the frozen
+`Config` that the rest of kdjax reads, or raises one error that lists every
+problem.
+"""
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from kdjax.schema import Config, Model
+
+__all__ = [
+  'HARMLESS',
+  'Config',
+  'ConfigError',
+  'Model',
+  'check',
+  'default',
+  'parse_arg',
+  'validate',
+]
+
+
+class ConfigError(ValueError):
+  """All that is wrong with a config, one problem a line."""
+
+  def __init__(self, problems: Iterable[str]):
+    self.problems = tuple(problems)
+    lines = '\n  '.join(self.problems)
+    super().__init__(
+      f'the config has {len(self.problems)} problem(s):\n  {lines}'
+    )
+
+
+# Keys that may differ between the runs that share a workdir: they change what
+# is shown or kept, never the parameters.
+HARMLESS = ('log_every', 'eval.*', 'checkpoint.*', 'generate.*', 'max_skipped')
+
+
+def default() -> ml_collections.ConfigDict:
+  """Returns a config with every field at its default."""
+  return _to_dict(Config())
+
+
+def _to_dict(view: Any) -> ml_collections.ConfigDict:
+  out = ml_collections.ConfigDict()
+  for field in dataclasses.fields(view):
+    value = getattr(view, field.name)
+    if dataclasses.is_dataclass(value):
+      value = _to_dict(value)
+    elif isinstance(value, Mapping):
+      value = ml_collections.ConfigDict(dict(value))
+    out[field.name] = value
+  return out
+
+
+def validate(
+  config: ml_collections.ConfigDict, problems: Iterable[str] = ()
+) -> Config:
+  """Returns the typed view of a config.
+
+  Args:
+    config: as a config file returns it.
+    problems: what callers who know the registries found wrong; reported with
+      the rest.
+
+  Raises:
+    ConfigError: listing every unknown key, wrong type and wrong value.
+  """
+  view, found = check(config)
+  found += problems
+  if found:
+    raise ConfigError(found)
+  return view
+
+
+def check(config: ml_collections.ConfigDict) -> tuple[Config, list[str]]:
+  """Returns the typed view and the problems; defaults stand for what has none.
+
+  With a view at hand, what is wrong with one field hides no other problem.
+  """
+  found: list[str] = []
+  view = _view(Config, _plain(config), '', found)
+  return view, found + _combinations(view)
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, config_dict.FieldReference):
+    value = value.get()
+  if isinstance(value, (ml_collections.ConfigDict, Mapping)):
+    return {k: _plain(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return tuple(_plain(v) for v in value)
+  return value
+
+
+def _view(cls: type, values: Mapping[str, Any], where: str, found: list[str]):
+  """Builds the dataclass `cls`, noting problems."""
+  hints, kwargs = typing.get_type_hints(cls), {}
+  for key in sorted(set(values) - set(hints)):
+    near = difflib.get_close_matches(key, hints, 1)
+    hint = f'; did you mean {where}{near[0]}?' if near else ''
+    found.append(f'unknown key {where}{key}{hint} (known: {sorted(hints)})')
+  for field in dataclasses.fields(cls):
+    if field.name not in values:
+      continue
+    value, name = values[field.name], where + field.name
+    kind = hints[field.name]
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+      kwargs[field.name] = _view(kind, value, f'{name}.', found)
+    elif dataclasses.is_dataclass(kind):
+      found.append(f'{name}={value!r}: expected a section')
+    elif problem := _type_problem(value, kind):
+      found.append(f'{name}={value!r}: {problem}')
+    else:
+      kwargs[field.name] = float(value) if kind is float else value
+      if problem := _value_problem(value, field.metadata):
+        found.append(f'{name}={value!r}: {problem}')
+  return cls(**kwargs)
+
+
+def _type_problem(value: Any, kind: Any) -> str | None:
+  origin, items = typing.get_origin(kind) or kind, typing.get_args(kind)
+  allowed = (int, float) if origin is float else origin
+  is_number = origin in (int, float)
+  if not isinstance(value, allowed) or (is_number and isinstance(value, bool)):
+    return f'expected {getattr(origin, "__name__", origin)}'
+  if origin is tuple and not all(isinstance(v, items[0]) for v in value):
+    return f'expected a tuple of {items[0].__name__}'
+  return None
+
+
+def _value_problem(value: Any, rules: Mapping[str, Any]) -> str | None:
+  if 'allowed' in rules and value not in rules['allowed']:
+    return f'allowed are {", ".join(map(str, rules["allowed"]))}'
+  # Written so that NaN is refused.
+  if 'minimum' in rules and not value >= rules['minimum']:
+    return f'must be at least {rules["minimum"]}'
+  if 'within' in rules:
+    (low, high), ends = rules['within'], rules['ends']
+    above = value >= low if ends[0] == '[' else value > low
+    below = value <= high if ends[1] == ']' else value < high
+    if not (above and below):
+      return f'must be in {ends[0]}{low}, {high}{ends[1]}'
+  return None
+
+
+def _combinations(c: Config) -> list[str]:
+  """Problems of fields that are right one by one."""
+  return _model_problems(c) + _length_problems(c) + _other_problems(c)
+
+
+def _model_problems(c: Config) -> list[str]:
+  found = []
+  if 'name' not in c.recipe:
+    found.append("recipe.name is missing, e.g. config.recipe = {'name': 'gkd'}")
+  for role in ('student', 'teacher'):
+    model = getattr(c, role)
+    if model.path and model.config:
+      found.append(f'{role}.path and {role}.config exclude each other')
+  if not c.student.path and not c.student.config:
+    found.append('student.path or student.config must be given')
+  return found
+
+
+def _length_problems(c: Config) -> list[str]:
+  found = []
+  if c.micro_batch_size and c.batch_size % c.micro_batch_size:
+    found.append(
+      f'micro_batch_size={c.micro_batch_size} does not divide '
+      f'batch_size={c.batch_size}'
+    )
+  if c.sampling.min_new_tokens > c.task.max_response_tokens:
+    found.append(
+      f'sampling.min_new_tokens={c.sampling.min_new_tokens} exceeds '
+      f'task.max_response_tokens={c.task.max_response_tokens}'
+    )
+  decays = c.optimizer.schedule in ('linear', 'cosine')
+  if decays and c.optimizer.warmup_steps >= c.steps:
+    found.append(
+      f'optimizer.warmup_steps={c.optimizer.warmup_steps} leaves none of '
+      f'steps={c.steps} to decay over'
+    )
+  return found
+
+
+def _other_problems(c: Config) -> list[str]:
+  found = []
+  for name, section in (('eval', c.eval), ('generate', c.generate)):
+    if section.beams > 1 and section.temperature > 0:
+      found.append(
+        f'{name}.beams={section.beams} excludes '
+        f'{name}.temperature={section.temperature}: beam search is greedy'
+      )
+  if c.checkpoint.export == 'best':
+    for name, value in (
+      ('eval.every', c.eval.every),
+      ('checkpoint.keep_best', c.checkpoint.keep_best),
+    ):
+      if not value:
+        found.append(f"checkpoint.export='best' needs {name} above 0")
+  try:
+    re.compile(c.optimizer.trainable)
+  except re.error as error:
+    found.append(
+      f'optimizer.trainable={c.optimizer.trainable!r} is no regular '
+      f'expression: {error}'
+    )
+  sizes = dataclasses.asdict(c.mesh)
+  if any(size < 1 and size != -1 for size in sizes.values()):
+    found.append(f'mesh={sizes}: sizes must be positive, or -1 for the rest')
+  if list(sizes.values()).count(-1) > 1:
+    found.append(f'mesh={sizes}: one size may be -1')
+  return found
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:
+  """Parses what follows the colon of `--config=FILE:ARG`.
+
+  `a=1,b=x,c` sets a and b, and c to True. Each value takes the type of its
+  default.
+
+  >>> parse_arg('embedded,student=small', embedded=False, student='base')
+  namespace(embedded=True, student='small')
+
+  Raises:
+    ValueError: for an argument that has no default, or a value of another type.
+  """
+  values = dict(defaults)
+  for item in filter(None, (arg or '').split(',')):
+    name, given, text = item.partition('=')
+    if name not in defaults:
+      raise ValueError(
+        f'unknown config argument {name!r}; known are {sorted(defaults)}'
+      )
+    kind = type(defaults[name])
+    if kind is bool:
+      if text not in ('', 'true', 'True', 'false', 'False'):
+        raise ValueError(f'config argument {item!r}: expected true or false')
+      values[name] = text not in ('false', 'False')
+      continue
+    try:
+      if not given:
+        raise ValueError
+      values[name] = kind(text)
+    except ValueError:
+      raise ValueError(
+        f'config argument {item!r}: expected {name}=, then {kind.__name__}'
+      ) from None
+  return types.SimpleNamespace(**values)

@@ -1,0 +1,212 @@
+"""What a run shows and leaves: samples, table, plot, and the student."""
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from kdjax import build, checkpoints, data, evaluation, metrics, models, state
+from kdjax.config import HARMLESS, Config
+
+logger = logging.getLogger(__name__)
+
+
+class Validation:
+  """Scores the student on the validation examples while it trains."""
+
+  def __init__(self, run: build.Run):
+    self._run = run
+    c = run.config.eval
+    self._examples = run.examples(c.split, c.examples)
+    self._teacher = None
+    if run.teacher is not None:
+      # Once is enough: it doesn't change.
+      self._teacher = _evaluate(
+        run, 'teacher', run.teacher_params, self._examples
+      )
+
+  def __call__(self, step: int, params: Any) -> tuple[dict[str, float], str]:
+    """Returns the student's scores by name, and samples side by side."""
+    run, c = self._run, self._run.config.eval
+    result = _evaluate(run, 'student', params, self._examples)
+    scalars = {f'eval/{k}': v for k, v in result.scalars().items()}
+    results = {'student': result}
+    if self._teacher is not None:
+      results = {'teacher': self._teacher, **results}
+      name = run.metrics[0]
+      scalars[f'teacher/{name}'] = self._teacher.metrics[name].value
+    samples = evaluation.samples(results, c.samples)
+    if sys.stderr.isatty():
+      logger.info('samples\n\n%s\n', samples)
+    found = {name: result.metrics[name].value for name in run.metrics}
+    shown = ', '.join(f'{name} {value:.2f}' for name, value in found.items())
+    logger.info('step %d: %s', step, shown)
+    return scalars, samples
+
+
+def _evaluate(
+  run: build.Run, role: str, params: Any, examples: data.Examples
+) -> evaluation.Result:
+  evaluator = run.evaluator(role)
+  return evaluator(
+    params,
+    run.batches(examples, run.config.eval.batch_size),
+    teacher_params=None if evaluator.teacher is None else run.teacher_params,
+  )
+
+
+def finish(run: build.Run, workdir: str, params: Any) -> None:
+  """Evaluates on the test split, prints the table, writes plot and export.
+
+  Writes `results.md`, `results.json`, `curve.png` and `student/`, a Hugging
+  Face directory.
+  """
+  workdir = pathlib.Path(workdir)
+  export(run, workdir / 'student', params)
+  systems = {}
+  if run.teacher is not None:
+    systems['teacher'] = 'teacher', run.teacher_params
+  if run.config.student.path:
+    systems['student before'] = 'student', run.initial_params()
+  systems['student after'] = 'student', params
+  results = score(run, systems)
+  publish(run, workdir / 'results', results)
+  if jax.process_index() == 0:
+    curve(workdir, run.metrics[0])
+    print(f'curve: {workdir}/curve.png\nstudent: {workdir}/student')
+
+
+def score(
+  run: build.Run, systems: dict[str, tuple[str, Any]]
+) -> dict[str, evaluation.Result]:
+  """Evaluates each system's (role, parameters) on the test split."""
+  c = run.config.eval
+  examples = run.examples(c.test_split, c.test_examples)
+  return {
+    name: _evaluate(run, role, params, examples)
+    for name, (role, params) in systems.items()
+  }
+
+
+def publish(
+  run: build.Run, path: pathlib.Path, results: dict[str, evaluation.Result]
+) -> None:
+  """Prints samples and the table; writes them, as path.md and path.json."""
+  names = list(results)
+  pair = ('student before', 'student after')
+  table = evaluation.table(results, pair if set(pair) <= set(names) else None)
+  samples = evaluation.samples(results, run.config.eval.samples)
+  title = f'{run.task.name}, {run.config.eval.test_split} split'
+  text = f'{samples}\n\n{title}, bootstrap 95% intervals\n\n{table}\n'
+  if jax.process_index() == 0:
+    print(f'\n{text}', flush=True)
+    path.with_suffix('.md').write_text(text, encoding='utf-8')
+    scalars = {name: result.scalars() for name, result in results.items()}
+    path.with_suffix('.json').write_text(json.dumps(scalars, indent=2) + '\n')
+
+
+def export(run: build.Run, directory: pathlib.Path, params: Any) -> None:
+  """Writes the student as a directory that transformers loads."""
+  params = jax.device_get(params)
+  if jax.process_index() == 0:
+    models.save_pretrained(directory, run.student, params)
+    run.vocabulary.save_pretrained(directory)
+
+
+def curve(workdir: pathlib.Path, metric: str) -> None:
+  """Plots the validation metric and the losses over the steps."""
+  import matplotlib
+
+  matplotlib.use('Agg')
+  import matplotlib.pyplot as plt
+
+  lines = metrics.read(workdir)
+  losses = sorted({k for line in lines for k in line if k.startswith('loss/')})
+  panels = [[f'eval/{metric}', f'teacher/{metric}'], losses]
+  panels = [
+    [name for name in panel if any(name in line for line in lines)]
+    for panel in panels
+  ]
+  panels = [panel for panel in panels if panel]
+  figure, axes = plt.subplots(
+    1, len(panels), figsize=(5 * len(panels), 3.5), squeeze=False
+  )
+  for axis, panel in zip(axes[0], panels):
+    for name in panel:
+      _draw(axis, lines, name)
+    axis.set_xlabel('step')
+    axis.legend(frameon=False)
+    axis.spines[['top', 'right']].set_visible(False)
+  figure.tight_layout()
+  figure.savefig(workdir / 'curve.png', dpi=120)
+  plt.close(figure)
+
+
+def _draw(axis: Any, lines: Sequence[dict[str, Any]], name: str) -> None:
+  points = [(line['step'], line[name]) for line in lines if name in line]
+  steps, values = zip(*points)
+  if name.startswith('teacher/'):
+    axis.axhline(values[-1], linestyle='--', color='gray', label='teacher')
+    return
+  label = name.replace('eval/', 'student ')
+  axis.plot(steps, values, marker='o', markersize=3, label=label)
+
+
+def evaluate(config: Config, workdir: str) -> None:
+  """Scores teacher and student on the test split and prints the table.
+
+  The student is the workdir's best checkpoint (the last, if none is ranked), or
+  without checkpoints the config's student. Writes `evaluation.md` and
+  `evaluation.json`.
+
+  Raises:
+    ValueError: the workdir belongs to another config.
+  """
+  checkpoints.check_claim(workdir, dataclasses.asdict(config), HARMLESS)
+  run = build.build(config)
+  with jax.set_mesh(run.mesh):
+    systems = {}
+    if run.teacher is not None:
+      systems['teacher'] = 'teacher', run.teacher_params
+    systems['student'] = 'student', _student(run, workdir)
+    results = score(run, systems)
+    folder = pathlib.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    publish(run, folder / 'evaluation', results)
+
+
+def _student(run: build.Run, workdir: str) -> Any:
+  if not (pathlib.Path(workdir) / 'checkpoints').exists():
+    return run.initial_params()
+  with open_checkpoints(run, workdir, read_only=True) as saved:
+    step = saved.latest if saved.best is None else saved.best
+    if step is None:
+      return run.initial_params()
+    logger.info('student: step %d of %s', step, workdir)
+    fresh = state.create(
+      {'student': run.initial_params()}, run.optimizer(), run.config.seed
+    )
+    _, restored = saved.restore(checkpoints.abstract(fresh), step=step)
+  return restored.params['student']
+
+
+def open_checkpoints(
+  run: build.Run, workdir: str | os.PathLike, **options: Any
+) -> checkpoints.Checkpoints:
+  """Opens a run's checkpoints, ranked as its config says."""
+  c = run.config.checkpoint
+  return checkpoints.Checkpoints(
+    str(workdir),
+    every=c.every,
+    keep_last=c.keep_last,
+    keep_best=c.keep_best,
+    best_metric=f'eval/{c.best_metric or run.metrics[0]}',
+    best_mode=c.best_mode,
+    **options,
+  )

@@ -1,0 +1,228 @@
+"""The fields of a config: their types, defaults and ranges."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def _choice(default: Any, *allowed: Any) -> Any:
+  return dataclasses.field(default=default, metadata={'allowed': allowed})
+
+
+def _at_least(default: Any, minimum: float) -> Any:
+  return dataclasses.field(default=default, metadata={'minimum': minimum})
+
+
+def _within(default: float, low: float, high: float, ends: str = '[]') -> Any:
+  rules = {'within': (low, high), 'ends': ends}
+  return dataclasses.field(default=default, metadata=rules)
+
+
+def _section() -> Any:
+  return dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """Where examples come from.
+
+  Attributes:
+    name: a registered task.
+    args: its own arguments, such as the path and columns of a local file.
+    vocabulary: tokenizer: an embedded one, a file, a directory or a hub id.
+    chat_template: put prompts through the tokenizer's chat template.
+    max_prompt_tokens: S.
+    max_response_tokens: T, of gold responses and of rollouts.
+    on_long: what to do with longer examples.
+    prompt_padding: which side padding stands on.
+    limit: read only the first examples (0: all).
+  """
+
+  name: str = 'debsum'
+  args: Mapping[str, Any] = _section()
+  vocabulary: str = 'debsum'
+  chat_template: bool = False
+  max_prompt_tokens: int = _at_least(64, 1)
+  max_response_tokens: int = _at_least(24, 1)
+  on_long: str = _choice('error', 'error', 'truncate', 'drop')
+  prompt_padding: str = _choice('right', 'right', 'left')
+  limit: int = _at_least(0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A model to load, or to initialise.
+
+  Attributes:
+    path: a directory or hub id; `kdjax:NAME` for a model that kdjax ships.
+    config: a Hugging Face config to initialise from, in place of `path`.
+    init: how a fresh model starts: 'standard', or 'copy' (encoder-decoders;
+      attention that already finds its like, see `encoder_decoder`).
+    dtype: what matrices are multiplied in; parameters are float32.
+    scan: scan over layers: compiles faster, decodes slower.
+    remat: recompute layers in the backward pass: less memory.
+    dropout: rate while training.
+  """
+
+  path: str = ''
+  config: Mapping[str, Any] = _section()
+  init: str = _choice('standard', 'standard', 'copy')
+  dtype: str = _choice('float32', 'float32', 'bfloat16')
+  scan: bool = False
+  remat: bool = False
+  dropout: float = _within(0.0, 0, 1, '[)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """How the student's rollouts are drawn."""
+
+  temperature: float = _at_least(1.0, 0.0)
+  top_k: int = _at_least(0, 0)
+  top_p: float = _within(1.0, 0, 1, '(]')
+  min_p: float = _within(0.0, 0, 1, '[)')
+  min_new_tokens: int = _at_least(0, 0)
+  block: int = _at_least(8, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+  """See `optimizers.OptimizerConfig`; `total_steps` is the config's `steps`."""
+
+  name: str = _choice('adamw', 'adafactor', 'adamw', 'sgd')
+  learning_rate: float = _within(1e-3, 0, math.inf, '()')
+  schedule: str = _choice('constant', 'constant', 'linear', 'cosine', 'rsqrt')
+  warmup_steps: int = _at_least(0, 0)
+  final_fraction: float = _within(0.0, 0, 1)
+  weight_decay: float = _at_least(0.0, 0)
+  b1: float = _within(0.9, 0, 1, '[)')
+  b2: float = _within(0.999, 0, 1, '[)')
+  clip_norm: float = _at_least(1.0, 0.0)
+  multiply_by_parameter_scale: bool = True
+  trainable: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """What is measured, when and how.
+
+  Attributes:
+    every: steps between evaluations on the validation split (0: never).
+    examples: how many validation examples (0: all).
+    test_examples: how many test examples in the final table (0: all).
+    split: of the evaluations while training.
+    test_split: of the final table and of `--mode=evaluate`.
+    metrics: names in `evaluation.text.METRICS`; empty for the task's own.
+    batch_size: prompts decoded at a time.
+    temperature: of evaluation alone; 0 is greedy.
+    beams: above 1, beam search.
+    length_penalty: of beam search.
+    samples: prompts shown with every system's response.
+    divergences: also measure divergences from the teacher.
+  """
+
+  every: int = _at_least(0, 0)
+  examples: int = _at_least(256, 0)
+  test_examples: int = _at_least(0, 0)
+  split: str = 'validation'
+  test_split: str = 'test'
+  metrics: tuple[str, ...] = ()
+  batch_size: int = _at_least(64, 1)
+  temperature: float = _at_least(0.0, 0.0)
+  beams: int = _at_least(1, 1)
+  length_penalty: float = 1.0
+  samples: int = _at_least(3, 0)
+  divergences: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+  """What `--mode=generate` writes.
+
+  Attributes:
+    model: who responds.
+    split: to whose prompts.
+    shard_size: responses a file.
+    batch_size: prompts decoded at a time.
+    temperature: 0 is greedy.
+    top_k: of sampling.
+    top_p: of sampling.
+    beams: above 1, beam search.
+    length_penalty: of beam search.
+  """
+
+  model: str = _choice('teacher', 'teacher', 'student')
+  split: str = 'train'
+  shard_size: int = _at_least(4096, 1)
+  batch_size: int = _at_least(64, 1)
+  temperature: float = _at_least(0.0, 0.0)
+  top_k: int = _at_least(0, 0)
+  top_p: float = _within(1.0, 0, 1, '(]')
+  beams: int = _at_least(1, 1)
+  length_penalty: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """When checkpoints are written, and which are kept.
+
+  Attributes:
+    every: steps between them.
+    keep_last: how many of the latest.
+    keep_best: how many of the best beside them.
+    best_metric: a metric of the evaluations; empty for the task's first.
+    best_mode: whether more or less of it is better.
+    export: which parameters become the student: the last or the best.
+  """
+
+  every: int = _at_least(1000, 1)
+  keep_last: int = _at_least(2, 1)
+  keep_best: int = _at_least(1, 0)
+  best_metric: str = ''
+  best_mode: str = _choice('max', 'max', 'min')
+  export: str = _choice('last', 'last', 'best')
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+  """How devices are arranged; -1 takes what is left."""
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Everything that a run is made of.
+
+  Attributes:
+    seed: with the step, determines everything random.
+    steps: updates.
+    batch_size: rows of a batch, over all hosts.
+    micro_batch_size: rows whose gradients are computed at a time (0: all).
+    max_skipped: consecutive non-finite updates after which a run stops.
+    log_every: steps between lines of metrics.
+    teacher_responses: directory that `--mode=generate` wrote, where a term
+      draws from the teacher.
+    recipe: `name`, and the arguments of that function of `recipes`.
+  """
+
+  seed: int = _at_least(0, 0)
+  steps: int = _at_least(1000, 1)
+  batch_size: int = _at_least(32, 1)
+  micro_batch_size: int = _at_least(0, 0)
+  max_skipped: int = _at_least(10, 1)
+  log_every: int = _at_least(20, 1)
+  teacher_responses: str = ''
+  recipe: Mapping[str, Any] = _section()
+  task: Task = Task()
+  student: Model = Model()
+  teacher: Model = Model()
+  sampling: Sampling = Sampling()
+  optimizer: Optimizer = Optimizer()
+  eval: Evaluation = Evaluation()
+  generate: Generation = Generation()
+  checkpoint: Checkpoint = Checkpoint()
+  mesh: Mesh = Mesh()

@@ -1,0 +1,223 @@
+"""The host loop: build, resume, step, log, evaluate, save. Nothing numeric."""
+
+import contextlib
+import dataclasses
+import logging
+import pathlib
+import signal
+import threading
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from kdjax import build, checkpoints, metrics, report, state, types
+from kdjax.config import HARMLESS, Config
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: Config, workdir: str) -> None:
+  """Distils the student, then prints and writes what came of it.
+
+  The same call on the same workdir goes on where a killed process stopped, and
+  ends in the same parameters.
+
+  Raises:
+    ValueError: the workdir belongs to another config, or parts don't fit.
+    FloatingPointError: too many consecutive updates were not finite.
+    SystemExit: a signal (SIGTERM, SIGINT) asked to stop; the state is saved.
+  """
+  settings = dataclasses.asdict(config)
+  checkpoints.check_claim(workdir, settings, HARMLESS)
+  run = build.build(config)
+  with jax.set_mesh(run.mesh):
+    trainer = Trainer(run, workdir)
+    # Only now, so that a config that can't run leaves the workdir free.
+    checkpoints.claim(workdir, settings, HARMLESS)
+    params = trainer.train()
+    report.finish(run, workdir, params)
+
+
+class Trainer:
+  """One run's loop and everything that it writes to."""
+
+  def __init__(self, run: build.Run, workdir: str):
+    c = run.config
+    self.run, self.config, self.workdir = run, c, pathlib.Path(workdir)
+    self.program = run.program()
+    self.data = run.train_iterator()
+    self.validation = report.Validation(run) if c.eval.every else None
+    self.throughput = metrics.Throughput()
+    self.pending: Any = None
+    self.totals: Any = None
+
+  def train(self) -> Any:
+    """Runs to the last step; returns the student's parameters to export."""
+    with contextlib.ExitStack() as stack:
+      self.checkpoints = report.open_checkpoints(self.run, self.workdir)
+      stack.enter_context(self.checkpoints)
+      current, start = self._resume()
+      self.writer = metrics.Writer(self.workdir, start + 1 if start else 0)
+      stack.enter_context(contextlib.closing(self.writer))
+      if not start:
+        self._evaluate(0, current)
+      current = self._loop(start, current)
+      self.checkpoints.wait()
+      return self._chosen(current)
+
+  def _loop(self, start: int, current: state.State) -> state.State:
+    steps = self.config.steps
+    with (
+      Interruption() as interruption,
+      metrics.progress_bar(steps, start) as bar,
+      logging_redirect_tqdm([logging.getLogger('kdjax')]),
+    ):
+      for done in range(start + 1, steps + 1):
+        current = self._step(done, current)
+        bar.update()
+        stop = interruption.signal if done < steps else None
+        save = stop or done == steps or self.checkpoints.due(done)
+        if save or self._evaluation_due(done):
+          self._drain()
+          found = self._evaluate(done, current)
+          self.checkpoints.save(done, current, self.data, found)
+        if stop:
+          self.checkpoints.wait()
+          logger.warning(
+            'stopped by %s: step %d is saved, and the same command goes on',
+            stop.name,
+            done,
+          )
+          raise SystemExit(128 + stop)
+    return current
+
+  def _resume(self) -> tuple[state.State, int]:
+    """Returns the latest checkpoint's state and step, or a fresh one and 0."""
+    fresh = state.create(
+      {'student': self.run.initial_params()},
+      self.run.optimizer(),
+      self.config.seed,
+    )
+    self.template = checkpoints.abstract(fresh)
+    if self.checkpoints.latest is None:
+      return fresh, 0
+    del fresh  # frees its arrays before the restored ones come
+    step, restored = self.checkpoints.restore(self.template, self.data)
+    logger.info('resumed at step %d from %s', step, self.workdir)
+    return restored, step
+
+  def _step(self, done: int, current: state.State) -> state.State:
+    """Dispatches one update, and reads the metrics of the one before."""
+    batch = next(self.data)
+    batch = self.run.place(dataclasses.replace(batch, references=None))
+    rows = self.run.objective.rollout_rows(
+      done - 1, self.config.batch_size, self.config.seed
+    )
+    log = done % self.config.log_every == 0 or done == self.config.steps
+    update = self._timed_update if log else self.program.update
+    current, found = update(current, self.run.frozen, batch, rows)
+    self._drain()
+    self.pending = done, log, found
+    return current
+
+  def _timed_update(
+    self,
+    current: state.State,
+    frozen: dict[str, Any],
+    batch: types.Batch,
+    rows: int,
+  ) -> tuple[state.State, Any]:
+    """`Program.update` phase by phase, waiting for each to time it."""
+    program, clock = self.program, self.throughput
+    jax.block_until_ready(current)  # the update before isn't this one's time
+    with clock.phase('rollout'):
+      views, found = program.rollout(current, batch, rows)
+      jax.block_until_ready(views)
+    tokens = sum(jnp.sum(view.mask) for view in views)
+    if rows:
+      clock.count('rollout', found['rollout/length'][0])
+    with clock.phase('teacher'):
+      hidden = program.score(frozen, batch, views)
+      jax.block_until_ready(hidden)
+    clock.count('teacher', tokens if hidden is not None else 0)
+    with clock.phase('update'):
+      current, more = program.learn(current, frozen, batch, views, hidden)
+      jax.block_until_ready(current)
+    clock.count('update', tokens)
+    return current, {**found, **more}
+
+  def _drain(self) -> None:
+    """Takes in the metrics of the last dispatched step."""
+    if self.pending is None:
+      return
+    (done, log, found), self.pending = self.pending, None
+    latest = {k: found.pop(k) for k in ('skipped', 'consecutive_skipped')}
+    in_a_row = int(latest['consecutive_skipped'][0])
+    if in_a_row >= self.config.max_skipped:
+      raise FloatingPointError(
+        f'{in_a_row} consecutive updates up to step {done} were not finite '
+        'and were skipped. Lower optimizer.learning_rate, or raise '
+        f'max_skipped={self.config.max_skipped}. The checkpoints are intact.'
+      )
+    self.totals = metrics.accumulate(self.totals, found)
+    if log:
+      means = metrics.summarize({**self.totals, **latest})
+      self.writer.write(done, {**means, **self.throughput.report()})
+      logger.info('step %d: loss %.4f', done, means['loss'])
+      self.totals = None
+
+  def _evaluation_due(self, done: int) -> bool:
+    every = self.config.eval.every
+    return bool(every) and (done % every == 0 or done == self.config.steps)
+
+  def _evaluate(
+    self, done: int, current: state.State
+  ) -> dict[str, float] | None:
+    """Scores the student where that is due; returns and writes the numbers."""
+    if not self._evaluation_due(done):
+      return None
+    scalars, samples = self.validation(done, current.params['student'])
+    self.writer.write(done, scalars)
+    self.writer.write_text(done, 'samples', samples)
+    return scalars
+
+  def _chosen(self, current: state.State) -> Any:
+    """The parameters that `checkpoint.export` names: the last or the best."""
+    best = self.checkpoints.best
+    if self.config.checkpoint.export == 'best' and best is not None:
+      logger.info('exporting step %d, the best', best)
+      _, current = self.checkpoints.restore(self.template, step=best)
+    return current.params['student']
+
+
+class Interruption:
+  """Notes the first SIGTERM or SIGINT, so that the loop saves before it ends.
+
+  A second one does what the first would have done. With several processes
+  signals are left alone: these would not save the same step.
+
+  Attributes:
+    signal: what came, or None.
+  """
+
+  def __init__(self):
+    self.signal: signal.Signals | None = None
+    self._before: dict[int, Any] = {}
+
+  def __enter__(self):
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main and jax.process_count() == 1:
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self._before[number] = signal.signal(number, self._note)
+    return self
+
+  def __exit__(self, *unused):
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+    self._before = {}
+
+  def _note(self, number, unused_frame):
+    self.signal = signal.Signals(number)
+    self.__exit__()

@@ -1,0 +1,79 @@
+"""Metadata of kdjax. Every range and pin has its reason beside it."""
+
+import pathlib
+import re
+
+import setuptools
+
+_HERE = pathlib.Path(__file__).parent
+_VERSION = re.search(
+  r"__version__ = '(.+)'", (_HERE / 'kdjax' / '__init__.py').read_text()
+).group(1)
+
+# What losses, sampling and models import. Here and below, a lower bound without
+# a reason of its own is the oldest release that the tests ran with.
+BASE = [
+  # 0.10 is the newest for Python 3.11. No upper bound: losses and samplers work
+  # with 0.12, the newest for Python 3.13, too.
+  'jax>=0.10',
+  'flax>=0.12',
+  'optax>=0.2.8',
+  'numpy>=2',  # as jax demands
+  'safetensors',
+]
+
+# What `python -m kdjax.main` imports besides.
+TRAIN = [
+  *BASE,
+  'absl-py',
+  'datasets>=4',  # the first that runs no code of the data sets
+  'etils[epath]',
+  'grain>=0.2.18',
+  'huggingface_hub>=1',  # as transformers 5 demands
+  'matplotlib',
+  'ml-collections>=1',
+  'nltk',  # the stemmer of ROUGE
+  'orbax-checkpoint>=0.12,<0.13',  # its v1 interface still moves
+  'pyarrow',
+  'rouge-score>=0.1.2',
+  'sacrebleu>=2.6,<3',  # bootstraps need its private per-example statistics
+  'sentencepiece[protobuf]>=0.2',  # sentinels are added to the model's proto
+  'seqio>=0.0.20',
+  'tensorboardX',
+  'tensorflow',  # whichever release tensorflow-text was built for
+  'tensorflow-text',  # SentencePiece inside seqio's Tasks
+  'tqdm',
+  'transformers>=5',
+]
+
+TEST = [
+  *TRAIN,
+  'ml-dtypes',
+  'pytest>=8',
+  'pytest-xdist',  # XLA compiles on one core: two workers nearly halve the time
+  'ruff==0.17.6',  # another release may format otherwise
+  'tokenizers',
+  # What parity is held against. Exact: where a CPU wheel of this version is at
+  # hand, pip takes it; a range would take the newest, with gigabytes of CUDA.
+  'torch==2.13.0',
+]
+
+setuptools.setup(
+  name='kdjax',
+  version=_VERSION,
+  description='Distilling language models in JAX and Flax',
+  long_description=(_HERE / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  license_files=['LICENSE'],
+  python_requires='>=3.11',  # the oldest that jax 0.10 runs on
+  packages=setuptools.find_packages(include=['kdjax', 'kdjax.*']),
+  package_data={'kdjax': ['data/assets/**', 'models/assets/**']},
+  install_requires=BASE,
+  extras_require={'train': TRAIN, 'test': TEST},
+  classifiers=[
+    'Intended Audience :: Science/Research',
+    'Programming Language :: Python :: 3',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+  ],
+)

@@ -1,0 +1,216 @@
+"""Every problem in one error, each with the value and what is allowed."""
+
+import dataclasses
+import types
+
+import ml_collections
+import pytest
+from ml_collections import config_dict
+
+from kdjax import config, schema
+
+
+def good(**changes):
+  c = config.default()
+  c.recipe = {'name': 'sft'}
+  c.student.path = 'some/dir'
+  for name, value in changes.items():
+    set_(c, name.replace('__', '.'), value)
+  return c
+
+
+def set_(c, path, value):
+  *sections, name = path.split('.')
+  for section in sections:
+    c = c[section]
+  c[name] = value
+
+
+def problems(**changes):
+  with pytest.raises(config.ConfigError) as error:
+    config.validate(good(**changes))
+  return error.value.problems
+
+
+def test_the_default_is_the_schemas():
+  c = good()
+  view = config.validate(c)
+  expected = dataclasses.replace(
+    schema.Config(),
+    recipe={'name': 'sft'},
+    student=schema.Model(path='some/dir'),
+  )
+  assert view == expected
+  assert dataclasses.asdict(view) == c.to_dict()
+
+
+def test_the_view_is_frozen():
+  view = config.validate(good())
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    view.steps = 3
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    view.optimizer.learning_rate = 3
+
+
+def test_values_take_the_fields_type():
+  c = good(optimizer__weight_decay=1, eval__metrics=['rouge1', 'rouge2'])
+  c.student.path = config_dict.FieldReference('another/dir')
+  c.recipe = ml_collections.ConfigDict(
+    {'name': 'terms', 'terms': [{'loss': 'forward_kl', 'source': {'data': 1}}]}
+  )
+  view = config.validate(c)
+  assert isinstance(view.optimizer.weight_decay, float)
+  assert view.eval.metrics == ('rouge1', 'rouge2')
+  assert view.student.path == 'another/dir'
+  (term,) = view.recipe['terms']
+  assert type(term) is dict
+  assert type(term['source']) is dict
+
+
+def test_a_bare_default_says_what_it_lacks():
+  with pytest.raises(config.ConfigError) as error:
+    config.validate(config.default())
+  assert [problem.split()[0] for problem in error.value.problems] == [
+    'recipe.name',
+    'student.path',
+  ]
+
+
+@pytest.mark.parametrize(
+  'changes, parts',
+  [
+    ({'stepz': 3}, ['unknown key stepz', 'did you mean steps?', "'seed'"]),
+    (
+      {'optimizer__learning_rat': 3},
+      ['optimizer.learning_rat; did you mean optimizer.learning_rate?'],
+    ),
+    ({'qqqq': 3}, ['unknown key qqqq (known: [']),
+    ({'steps': '3'}, ["steps='3': expected int"]),
+    ({'steps': 3.5}, ['steps=3.5: expected int']),
+    ({'steps': True}, ['steps=True: expected int']),
+    ({'steps': 0}, ['steps=0: must be at least 1']),
+    ({'seed': -1}, ['seed=-1: must be at least 0']),
+    ({'student__scan': 1}, ['student.scan=1: expected bool']),
+    ({'task__name': None}, ['task.name=None: expected str']),
+    ({'task__args': 'path'}, ["task.args='path': expected Mapping"]),
+    ({'eval__metrics': 'bleu'}, ["eval.metrics='bleu': expected tuple"]),
+    ({'eval__metrics': ('bleu', 3)}, ['expected a tuple of str']),
+    ({'mesh': 8}, ['mesh=8: expected a section']),
+    (
+      {'optimizer__name': 'adam'},
+      ["optimizer.name='adam': allowed are adafactor, adamw, sgd"],
+    ),
+    ({'task__on_long': 'cut'}, ['allowed are error, truncate, drop']),
+    ({'optimizer__learning_rate': 0.0}, ['=0.0: must be in (0, inf)']),
+    ({'optimizer__learning_rate': float('nan')}, ['nan: must be in (0, inf)']),
+    ({'optimizer__b2': 1.0}, ['optimizer.b2=1.0: must be in [0, 1)']),
+    ({'optimizer__final_fraction': 2}, ['=2: must be in [0, 1]']),
+    ({'optimizer__trainable': '('}, ["trainable='(' is no regular expression"]),
+    ({'sampling__top_p': 0.0}, ['sampling.top_p=0.0: must be in (0, 1]']),
+    ({'generate__top_p': 1.5}, ['generate.top_p=1.5: must be in (0, 1]']),
+    ({'sampling__min_p': 1.0}, ['sampling.min_p=1.0: must be in [0, 1)']),
+    ({'sampling__temperature': float('nan')}, ['must be at least 0']),
+    ({'sampling__min_new_tokens': 25}, ['=25 exceeds task.max_response_tok']),
+    ({'student__dropout': 1.0}, ['student.dropout=1.0: must be in [0, 1)']),
+    ({'recipe': {}}, ['recipe.name is missing']),
+    ({'student__path': ''}, ['student.path or student.config must be given']),
+    ({'student__config': {'a': 1}}, ['exclude each other']),
+    ({'micro_batch_size': 5}, ['=5 does not divide batch_size=32']),
+    ({'eval__beams': 4, 'eval__temperature': 0.7}, ['beam search is greedy']),
+    (
+      {'generate__beams': 4, 'generate__temperature': 1.0},
+      ['generate.beams=4'],
+    ),
+    (
+      {'optimizer__schedule': 'cosine', 'optimizer__warmup_steps': 1000},
+      ['warmup_steps=1000 leaves none of steps=1000'],
+    ),
+    ({'checkpoint__export': 'best'}, ["'best' needs eval.every above 0"]),
+    ({'mesh__fsdp': 0}, ["'fsdp': 0", 'must be positive, or -1']),
+    ({'mesh__fsdp': -1}, ["'data': -1, 'fsdp': -1", 'one size may be -1']),
+  ],
+)
+def test_problems_name_the_value_and_what_is_allowed(changes, parts):
+  (problem,) = problems(**changes)
+  for part in parts:
+    assert part in problem
+
+
+def test_every_problem_is_listed_once():
+  found = problems(
+    stepz=1,
+    task__nme='x',
+    steps='many',
+    optimizer__name='adam',
+    batch_size=0,
+    sampling__top_p=2.0,
+    student__path='',
+    eval__beams=2,
+    eval__temperature=1.0,
+  )
+  assert len(found) == 8
+  for part in (
+    'stepz', 'task.nme', "steps='many'", "'adam'", 'batch_size=0',
+    'sampling.top_p=2.0', 'student.path or', 'eval.beams=2',
+  ):  # fmt: skip
+    assert sum(part in problem for problem in found) == 1, part
+
+
+def test_the_error_counts_and_lists():
+  with pytest.raises(config.ConfigError) as error:
+    config.validate(good(steps=0), ['the teacher is away'])
+  lines = str(error.value).splitlines()
+  assert lines[0] == 'the config has 2 problem(s):'
+  assert [line.strip() for line in lines[1:]] == [
+    'steps=0: must be at least 1',
+    'the teacher is away',
+  ]
+  assert isinstance(error.value, ValueError)
+
+
+def test_check_gives_a_view_of_what_is_right():
+  view, found = config.check(good(steps='many', batch_size=8, stepz=1))
+  assert view.steps == schema.Config().steps
+  assert view.batch_size == 8
+  assert len(found) == 2
+
+
+def test_harmless_keys_exist():
+  sections = dataclasses.asdict(schema.Config())
+  for key in config.HARMLESS:
+    name = key.removesuffix('.*')
+    assert name in sections
+    assert isinstance(sections[name], dict) == key.endswith('.*')
+
+
+def test_arguments_take_the_types_of_their_defaults():
+  parse = lambda arg: config.parse_arg(
+    arg, embedded=False, lam=0.5, layers=2, student='small'
+  )
+  expected = {'embedded': False, 'lam': 0.5, 'layers': 2, 'student': 'small'}
+  assert parse(None) == parse('') == types.SimpleNamespace(**expected)
+  found = parse('embedded,lam=1,layers=3,student=a=b')
+  assert vars(found) == {
+    'embedded': True,
+    'lam': 1.0,
+    'layers': 3,
+    'student': 'a=b',
+  }
+  assert isinstance(found.lam, float)
+  assert parse('embedded=true').embedded
+  assert not parse('embedded=False').embedded
+
+
+@pytest.mark.parametrize(
+  'arg, message',
+  [
+    ('embeded', r"'embeded'; known are \['embedded', 'layers', 'student'\]"),
+    ('layers=2.5', "'layers=2.5': expected layers=, then int"),
+    ('layers', "'layers': expected layers=, then int"),
+    ('student', "'student': expected student=, then str"),
+    ('embedded=yes', "'embedded=yes': expected true or false"),
+  ],
+)
+def test_wrong_arguments_are_refused(arg, message):
+  with pytest.raises(ValueError, match=message):
+    config.parse_arg(arg, embedded=False, layers=2, student='small')

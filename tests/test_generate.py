@@ -1,0 +1,117 @@
+"""Tests of teacher responses: written in shards, and learned from."""
+
+import json
+
+import pytest
+
+from kdjax import checks, generate, train
+from kdjax.data import responses
+
+
+@pytest.fixture(scope='module')
+def teacher(finished, tiny):
+  """Returns a function of overrides to a config whose teacher is trained."""
+
+  def config(**overrides):
+    return tiny(
+      **{
+        'teacher__config': {},
+        'teacher__path': str(finished / 'student'),
+        'generate__shard_size': 20,
+        'generate__batch_size': 8,
+        **overrides,
+      }
+    )
+
+  return config
+
+
+def write(config, workdir):
+  generate.generate(checks.validate(config, 'generate'), str(workdir))
+
+
+def records(workdir):
+  return [
+    json.loads(line)
+    for path in sorted(workdir.glob('responses-*.jsonl'))
+    for line in path.read_text().splitlines()
+  ]
+
+
+@pytest.fixture(scope='module')
+def greedy(teacher, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('greedy')
+  write(teacher(), workdir)
+  return workdir
+
+
+def test_every_example_has_a_response(greedy):
+  found = records(greedy)
+  assert len(list(greedy.glob('responses-*-of-00004.jsonl'))) == 4
+  assert [r['id'] for r in found] == [str(i) for i in range(64)]
+  assert all(1 <= len(r['tokens']) <= 6 for r in found)
+
+
+def test_interrupted_generation_goes_on(
+  greedy, teacher, tmp_path, monkeypatch, contents
+):
+  written = []
+  write_once = responses.Writer.write
+
+  def interrupted(self, shard, *args):
+    if len(written) == 2:
+      raise KeyboardInterrupt
+    written.append(shard)
+    write_once(self, shard, *args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(responses.Writer, 'write', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+      write(teacher(), tmp_path)
+  half = contents(tmp_path)
+  assert len([n for n in half if n.endswith('.jsonl')]) == 2
+  # Neither the batch size nor where it stopped changes a response.
+  write(teacher(generate__batch_size=16), tmp_path)
+  assert contents(tmp_path) == contents(greedy)
+
+
+def test_other_settings_in_the_same_workdir_are_refused(
+  greedy, teacher, contents
+):
+  before = contents(greedy)
+  with pytest.raises(ValueError, match="'temperature': 1.0"):
+    write(teacher(generate__temperature=1.0), greedy)
+  assert contents(greedy) == before
+
+
+def test_samples_differ_by_example_and_beams_are_searched(teacher, tmp_path):
+  sampled, searched = tmp_path / 'sampled', tmp_path / 'searched'
+  few = {'task__limit': 8, 'generate__batch_size': 4}
+  write(teacher(generate__temperature=1.0, **few), sampled)
+  write(teacher(generate__beams=2, **few), searched)
+  # 24 to 48 draws at temperature 1 from a model that is far from certain.
+  assert len({tuple(r['tokens']) for r in records(sampled)}) > 4
+  assert len(records(searched)) == 8
+
+
+def test_seqkd_learns_from_the_responses(greedy, teacher, tiny, tmp_path):
+  c = {
+    'recipe': {'name': 'seqkd'},
+    'teacher_responses': str(greedy),
+    'steps': 30,
+    'eval__every': 0,
+    'checkpoint__export': 'last',
+    'student__dropout': 0.0,
+    'optimizer__learning_rate': 1e-2,
+  }
+  train.train(checks.validate(teacher(**c)), str(tmp_path))
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  losses = [json.loads(line)['loss/seqkd'] for line in lines]
+  assert losses[-1] < losses[0] - 1
+  assert 'rollout/length' not in json.loads(lines[0])
+
+
+def test_missing_responses_are_said(teacher, greedy, tmp_path):
+  c = {'recipe': {'name': 'seqkd'}, 'teacher_responses': str(tmp_path)}
+  with pytest.raises(FileNotFoundError, match='--mode=generate'):
+    train.train(checks.validate(teacher(**c)), str(tmp_path / 'run'))

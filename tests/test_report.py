@@ -1,0 +1,140 @@
+"""Tests of what a run leaves behind, and of `--mode=evaluate`."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from kdjax import build, checks, models, report, train
+
+
+def test_results_hold_every_system_and_metric(finished):
+  results = json.loads((finished / 'results.json').read_text())
+  assert list(results) == ['teacher', 'student after']
+  for name in ('exact_match', 'phoneme_error_rate', 'length', 'eos_fraction'):
+    assert all(name in scores for scores in results.values())
+  for name in ('forward_kl_gold', 'reverse_kl_student'):
+    value = results['student after'][name]
+    assert results['student after'][f'{name}_low'] <= value
+    assert value <= results['student after'][f'{name}_high']
+  table = (finished / 'results.md').read_text()
+  assert '| phoneme_error_rate (less is better)' in table
+  assert 'file, test split' in table and 'gold:' in table
+
+
+def test_curve_is_a_picture(finished):
+  import matplotlib.image
+
+  picture = matplotlib.image.imread(finished / 'curve.png')
+  assert picture.ndim == 3 and min(picture.shape[:2]) > 100
+  assert picture.std() > 0.01
+
+
+def test_transformers_loads_the_student_and_agrees(finished):
+  import torch
+  import transformers
+
+  theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+    finished / 'student'
+  ).eval()
+  tokenizer = transformers.AutoTokenizer.from_pretrained(finished / 'student')
+  model, params = models.from_pretrained(finished / 'student')
+  prompt = tokenizer(['a b c d', 'e f'], padding=True, return_tensors='np')
+  response = np.array([[5, 6, 7], [8, 1, 0]])
+  ours = models.logprobs(
+    model,
+    params,
+    models.api.types.Prompt(
+      prompt['input_ids'].astype(np.int32),
+      prompt['attention_mask'].astype(bool),
+    ),
+    response.astype(np.int32),
+  )
+  with torch.no_grad():
+    logits = theirs(
+      input_ids=torch.tensor(prompt['input_ids']),
+      attention_mask=torch.tensor(prompt['attention_mask']),
+      labels=torch.tensor(response),
+    ).logits
+  expected = torch.log_softmax(logits, -1).gather(
+    -1, torch.tensor(response)[..., None]
+  )[..., 0]
+  np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_evaluate_scores_the_best_checkpoint(
+  finished, tiny, tmp_path, contents, capfd
+):
+  shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+  # What a run that goes on is writing at this moment.
+  saving = tmp_path / 'checkpoints' / '45.orbax-checkpoint-tmp'
+  saving.mkdir()
+  (saving / 'part').write_text('half of it')
+  before = contents(tmp_path)
+  report.evaluate(checks.validate(tiny(), 'evaluate'), str(tmp_path))
+  assert '| teacher' in capfd.readouterr().out
+  found = json.loads((tmp_path / 'evaluation.json').read_text())
+  # The run exported its best, too.
+  trained = json.loads((tmp_path / 'results.json').read_text())
+  assert found == {
+    'teacher': trained['teacher'],
+    'student': trained['student after'],
+  }
+  after = contents(tmp_path)
+  assert {name: after[name] for name in before} == before
+
+
+def test_evaluate_refuses_the_workdir_of_another_config(
+  finished, tiny, contents
+):
+  before = contents(finished)
+  with pytest.raises(ValueError, match='max_response_tokens: 6 → 5'):
+    report.evaluate(
+      checks.validate(tiny(task__max_response_tokens=5), 'evaluate'),
+      str(finished),
+    )
+  assert contents(finished) == before
+
+
+def test_evaluate_without_a_run_scores_the_config_s_student(
+  finished, tiny, tmp_path
+):
+  c = tiny(student__config={}, student__path=str(finished / 'student'))
+  report.evaluate(checks.validate(c, 'evaluate'), str(tmp_path / 'new'))
+  found = json.loads((tmp_path / 'new' / 'evaluation.json').read_text())
+  trained = json.loads((finished / 'results.json').read_text())
+  # The same weights, read from the export instead of from the checkpoint.
+  for name, value in trained['student after'].items():
+    assert found['student'][name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_student_before_and_after_are_compared_in_pairs(
+  finished, tiny, tmp_path, capfd
+):
+  c = tiny(
+    student__config={},
+    student__path=str(finished / 'student'),
+    steps=2,
+    eval__every=0,
+    checkpoint__export='last',
+  )
+  train.train(checks.validate(c), str(tmp_path))
+  assert 'student after - student before' in capfd.readouterr().out
+  results = json.loads((tmp_path / 'results.json').read_text())
+  trained = json.loads((finished / 'results.json').read_text())
+  assert results['student before']['forward_kl_gold'] == pytest.approx(
+    trained['student after']['forward_kl_gold'], rel=1e-5
+  )
+
+
+def test_samples_stand_side_by_side_on_a_terminal(tiny, monkeypatch, caplog):
+  run = build.build(checks.validate(tiny()))
+  validation = report.Validation(run)
+  monkeypatch.setattr('sys.stderr.isatty', lambda: True, raising=False)
+  with caplog.at_level('INFO', 'kdjax'):
+    scalars, samples = validation(3, run.initial_params())
+  for label in ('prompt:', 'teacher:', 'student:', 'gold:'):
+    assert label in samples and label in caplog.text
+  assert 'step 3: exact_match' in caplog.text
+  assert scalars['eval/exact_match_high'] >= scalars['eval/exact_match']

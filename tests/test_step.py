@@ -1,0 +1,586 @@
+"""The step against plain formulas, on tabular models.
+
+Their sizes are awkward on purpose: the teacher is of another width, its head
+has padded rows, and one example has no response at all.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import optimizers, recipes, state, step, testing, types
+from kdjax.objective import Objective, Term
+
+B, S, T, V = 6, 3, 5, 5
+SGD = optimizers.OptimizerConfig(name='sgd', learning_rate=1.0, clip_norm=None)
+# A float32 sum of 1e3 numbers in two orders.
+CLOSE = {'rtol': 1e-5, 'atol': 1e-6}
+
+
+@functools.cache
+def models():
+  student, params = testing.tabular(jax.random.key(0), vocab_size=V, width=4)
+  teacher, teacher_params = testing.tabular(
+    jax.random.key(1), vocab_size=V + 3, num_tokens=V, width=6
+  )
+  # What a sampler or a softmax over padded rows would fall for.
+  kernel = teacher_params['kernel'].at[:, V:].set(9.0)
+  return student, params, teacher, {**teacher_params, 'kernel': kernel}
+
+
+def response(seed, length=T):
+  rng = np.random.default_rng(seed)
+  lengths = np.append(rng.integers(1, length + 1, B - 1), 0)
+  mask = np.arange(length) < lengths[:, None]
+  tokens = rng.integers(2, V, (B, length))
+  return types.Response(jnp.asarray(tokens * mask), jnp.asarray(mask))
+
+
+@functools.cache
+def batch(length=T):
+  rng = np.random.default_rng(7)
+  prompt = lambda: types.Prompt(
+    jnp.asarray(rng.integers(0, V, (B, S))),
+    jnp.asarray(rng.random((B, S)) < 0.8),
+  )
+  return types.Batch(
+    prompt=prompt(),
+    responses={'data': response(1, length), 'teacher': response(2)},
+    example_id=jnp.asarray(rng.permutation(100)[:B], jnp.int32),
+  )
+
+
+def settings(goal, *, optimizer=SGD, **options):
+  student, _, teacher, _ = models()
+  options = {
+    'student': student,
+    'teacher': teacher,
+    'objective': goal,
+    'optimizer': optimizers.build(optimizer),
+    'max_new_tokens': T,
+    **options,
+  }
+  return step.Settings(**options)
+
+
+@functools.cache
+def gkd(**args):
+  args = {'lam': 0.5, 'beta': 0.9, **args}
+  return step.Program(settings(recipes.build('gkd', **args)))
+
+
+def fresh(program, params=None, seed=0):
+  params = models()[1] if params is None else params
+  copy = jax.tree.map(jnp.array, params)  # the step takes its state over
+  return state.create({'student': copy}, program.settings.optimizer, seed)
+
+
+def frozen():
+  return {'teacher': models()[3]}
+
+
+def assert_trees(check, left, right):
+  jax.tree.map(check, jax.device_get(left), jax.device_get(right))
+
+
+assert_same = functools.partial(assert_trees, np.testing.assert_array_equal)
+assert_close = functools.partial(
+  assert_trees, functools.partial(np.testing.assert_allclose, **CLOSE)
+)
+
+
+def log_probs(model, params, prompt, view):
+  hidden = model.hidden_states(params, prompt, view.tokens)
+  return jax.nn.log_softmax(model.head(params, hidden)[..., :V])
+
+
+def gkd_formula(params, prompt, view, beta=0.9):
+  """L_GKD on given responses, as the paper writes it."""
+  student, _, teacher, teacher_params = models()
+  log_q = log_probs(student, params, prompt, view)
+  log_p = log_probs(teacher, teacher_params, prompt, view)
+  p, q = jnp.exp(log_p), jnp.exp(log_q)
+  log_m = jnp.log(beta * p + (1 - beta) * q)
+  jsd = beta * jnp.sum(p * (log_p - log_m), -1)
+  jsd += (1 - beta) * jnp.sum(q * (log_q - log_m), -1)
+  lengths = view.mask.sum(-1)
+  each = jnp.sum(jsd * view.mask, -1) / jnp.maximum(lengths, 1)
+  return jnp.sum(each) / jnp.sum(lengths > 0)
+
+
+def test_gkd_is_the_papers_formula_in_value_and_gradient():
+  program = gkd()
+  views, _ = program.rollout(fresh(program), batch(), 3)
+  after, metrics = program.update(fresh(program), frozen(), batch(), 3)
+  params = models()[1]
+  value, grads = jax.value_and_grad(gkd_formula)(
+    params, batch().prompt, views[0]
+  )
+  assert_close(metrics['loss'][0], value)
+  assert_close(
+    after.params['student'], jax.tree.map(jnp.subtract, params, grads)
+  )
+  norm = np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(grads)))
+  assert_close(metrics['gradient_norm'][0], norm)
+
+
+def test_the_gradient_is_what_finite_differences_say():
+  program = gkd()
+  views, _ = program.rollout(fresh(program), batch(), 3)
+  hidden = program.score(frozen(), batch(), views)
+  loss = lambda params: step.learn(
+    program.settings,
+    state.create({'student': params}, program.settings.optimizer, 0),
+    models()[3],
+    batch(),
+    views,
+    hidden,
+  )[1]['loss'][0]
+  after, _ = program.learn(fresh(program), frozen(), batch(), views, hidden)
+  params = models()[1]
+  directions = jax.tree.map(
+    lambda x: jax.random.normal(jax.random.key(3), x.shape), params
+  )
+  moved = lambda h: jax.tree.map(lambda x, d: x + h * d, params, directions)
+  slope = (loss(moved(1e-2)) - loss(moved(-1e-2))) / 2e-2
+  steps = jax.tree.map(jnp.subtract, params, after.params['student'])
+  inner = sum(
+    jnp.vdot(s, d)
+    for s, d in zip(jax.tree.leaves(steps), jax.tree.leaves(directions))
+  )
+  # A central difference in float32: h^2 and 1e-7 / h of values near 1.
+  np.testing.assert_allclose(inner, slope, rtol=1e-2, atol=1e-4)
+
+
+def test_a_view_holds_student_and_data_rows():
+  program = gkd()
+  (view,), metrics = program.rollout(fresh(program), batch(), 3)
+  key = jax.random.fold_in(jax.random.key(0), 0)
+  sampled = step.sampling.generate(
+    models()[0],
+    models()[1],
+    batch().prompt,
+    jax.random.fold_in(key, 0),
+    max_new_tokens=T,
+    row_ids=batch().example_id,
+  )
+  gold = batch().responses['data']
+  same = lambda other: np.all(
+    (view.tokens == other.tokens) & (view.mask == other.mask), 1
+  )
+  assert np.all(same(sampled) | same(gold))
+  students = same(sampled) & ~same(gold)
+  assert sum(students) == 3
+  lengths = np.asarray(sampled.mask.sum(1))[students]
+  ended = np.any(np.asarray(sampled.tokens == 1)[students], 1)
+  assert_same(metrics['rollout/length'], (lengths.sum(), 3))
+  assert_same(metrics['rollout/eos_fraction'], (ended.sum(), 3))
+  # Integers: nothing differentiates the sampler.
+  assert all(
+    not jnp.issubdtype(leaf.dtype, jnp.inexact)
+    for leaf in jax.tree.leaves(view)
+  )
+
+
+def test_a_sample_depends_on_the_example_and_not_on_its_place():
+  program = gkd(lam=1.0)
+  (view,), _ = program.rollout(fresh(program), batch(), B)
+  order = np.random.default_rng(0).permutation(B)
+  moved = jax.tree.map(lambda x: x[order], batch())
+  (other,), _ = program.rollout(fresh(program), moved, B)
+  assert_same(other, jax.tree.map(lambda x: x[order], view))
+
+
+def test_updates_are_deterministic_in_seed_and_step():
+  program = gkd()
+  run = lambda **options: program.update(
+    fresh(program, **options), frozen(), batch(), 3
+  )
+  first, second = run(), run()
+  assert_same(first[0].params, second[0].params)
+  assert_same(first[1], second[1])
+  assert run(seed=1)[1]['loss'][0] != first[1]['loss'][0]
+  views = [
+    program.rollout(
+      dataclasses.replace(fresh(program), step=jnp.int32(at)), batch(), 3
+    )[0]
+    for at in (0, 1)
+  ]
+  assert np.any(views[0][0].tokens != views[1][0].tokens)
+
+
+@functools.cache
+def three_normalizers():
+  return Objective(
+    (
+      Term('a', 'generalized_jsd', 'data', 0.5, normalize='token'),
+      Term('b', 'reverse_kl', 'data', normalize='sequence'),
+      Term('c', 'cross_entropy', 'data', 0.1, normalize='sum'),
+    )
+  )
+
+
+def test_micro_batches_do_not_change_the_update():
+  results = []
+  for size in (None, 1, 2, 3):
+    program = step.Program(settings(three_normalizers(), micro_batch=size))
+    after, metrics = program.update(fresh(program), frozen(), batch(), 0)
+    results.append((after.params, after.opt_state, metrics))
+  for other in results[1:]:
+    assert_close(other, results[0])
+  change = jax.tree.map(
+    lambda a, b: np.max(np.abs(a - b)), results[0][0]['student'], models()[1]
+  )
+  assert min(jax.tree.leaves(change)) > 1e-2  # 1e4 times the tolerance
+
+
+def test_terms_add_up_with_their_weights():
+  program = step.Program(settings(three_normalizers()))
+  _, metrics = program.update(fresh(program), frozen(), batch(), 0)
+  mean = lambda name: metrics[name][0] / metrics[name][1]
+  total = 0.5 * mean('loss/a') + mean('loss/b') + 0.1 * mean('loss/c')
+  assert_close(metrics['loss'][0], total)
+  mask = np.asarray(batch().responses['data'].mask)
+  assert metrics['loss/a'][1] == metrics['tokens'][0] == mask.sum()
+  assert metrics['loss/b'][1] == metrics['loss/c'][1] == B - 1
+
+
+def test_scheduled_weights_follow_the_step():
+  fading = {'kind': 'linear', 'start': 2.0, 'end': 0.0, 'steps': 4}
+  program = step.Program(
+    settings(Objective((Term('a', 'forward_kl', weight=fading),)))
+  )
+  for at, weight in ((0, 2.0), (1, 1.5), (4, 0.0)):
+    before = dataclasses.replace(fresh(program), step=jnp.int32(at))
+    _, metrics = program.update(before, frozen(), batch(), 0)
+    total, number = metrics['loss/a']
+    assert_close(metrics['loss'][0], weight * total / number)
+
+
+def test_masked_rows_and_tokens_contribute_nothing():
+  program = step.Program(settings(three_normalizers()))
+  data = batch().responses['data']
+  rng = np.random.default_rng(5)
+  noise = jnp.asarray(rng.integers(0, V, (B, T)))
+  changed = dataclasses.replace(
+    data, tokens=jnp.where(data.mask, data.tokens, noise)
+  )
+  tokens = batch().prompt.tokens.at[-1].set(3)  # of the row without response
+  other = dataclasses.replace(
+    batch(),
+    prompt=dataclasses.replace(batch().prompt, tokens=tokens),
+    responses={'data': changed},
+  )
+  assert np.any(changed.tokens != data.tokens)
+  results = [
+    program.update(fresh(program), frozen(), rows, 0)
+    for rows in (batch(), other)
+  ]
+  assert_same(results[0][0].params, results[1][0].params)
+  assert_same(results[0][1], results[1][1])
+
+
+def test_a_batch_without_responses_moves_nothing():
+  program = step.Program(settings(three_normalizers()))
+  empty = jax.tree.map(jnp.zeros_like, batch().responses['data'])
+  after, metrics = program.update(
+    fresh(program),
+    frozen(),
+    dataclasses.replace(batch(), responses={'data': empty}),
+    0,
+  )
+  assert_same(after.params['student'], models()[1])
+  assert metrics['loss'][0] == 0
+  assert after.skipped == 0
+
+
+def test_steps_that_are_not_finite_change_only_the_counters():
+  adam = optimizers.OptimizerConfig(learning_rate=0.1)
+  goal = recipes.build('gkd', beta=0.5)
+  program = step.Program(settings(goal, optimizer=adam))
+  broken = {'teacher': jax.tree.map(lambda x: x * jnp.nan, models()[3])}
+  current, _ = program.update(fresh(program), frozen(), batch(), 3)
+  kept = jax.device_get((current.params, current.opt_state))
+  for count in (1, 2):
+    current, metrics = program.update(current, broken, batch(), 3)
+    assert_same((current.params, current.opt_state), kept)
+    assert metrics['skipped'] == metrics['consecutive_skipped'] == (count, 1)
+    assert current.step == 1 + count
+    # A mean over several steps isn't spoilt by the skipped.
+    for name in ('loss', 'loss/gkd', 'gradient_norm', 'forward_kl'):
+      assert_same(metrics[name], (0, 0))
+  current, metrics = program.update(current, frozen(), batch(), 3)
+  assert (current.skipped, current.consecutive_skipped) == (2, 0)
+  assert metrics['loss'][1] == 1
+  assert np.any(
+    current.params['student']['kernel'] != kept[0]['student']['kernel']
+  )
+
+
+def test_an_update_that_overflows_is_skipped():
+  wild = dataclasses.replace(SGD, learning_rate=3e38)
+  goal = Objective((Term('a', 'forward_kl', weight=1e3),))
+  program = step.Program(settings(goal, optimizer=wild))
+  after, metrics = program.update(fresh(program), frozen(), batch(), 0)
+  assert_same(after.params['student'], models()[1])
+  assert (after.step, after.skipped) == (1, 1)
+  assert_same(metrics['consecutive_skipped'], (1, 1))
+
+
+def test_divergences_are_measured_every_so_often():
+  goal = recipes.build('supervised_kd', divergence='total_variation')
+  program = step.Program(settings(goal, measure_every=3))
+  (view,) = [batch().responses['data']]
+  student, params, teacher, teacher_params = models()
+  log_q = log_probs(student, params, batch().prompt, view)
+  log_p = log_probs(teacher, teacher_params, batch().prompt, view)
+  for at in range(4):
+    before = dataclasses.replace(fresh(program), step=jnp.int32(at))
+    _, metrics = program.update(before, frozen(), batch(), 0)
+    for name, (a, b) in (
+      ('forward_kl', (log_p, log_q)),
+      ('reverse_kl', (log_q, log_p)),
+    ):
+      each = jnp.sum(jnp.exp(a) * (a - b), -1) * view.mask
+      expected = (each.sum(), view.mask.sum()) if at % 3 == 0 else (0, 0)
+      assert_close(metrics[name], expected)
+
+
+def test_several_views_have_their_own_responses_and_metrics():
+  goal = Objective(
+    (
+      Term('on', 'reverse_kl', 'student'),
+      Term('off', 'forward_kl', 'teacher'),
+      Term('gold', 'cross_entropy', 'data'),
+    )
+  )
+  program = step.Program(settings(goal))
+  views, _ = program.rollout(fresh(program), batch(), B)
+  assert_same(views[1], batch().responses['teacher'])
+  assert_same(views[2], batch().responses['data'])
+  _, metrics = program.update(fresh(program), frozen(), batch(), B)
+  names = {f'{way}_kl_{i}' for way in ('forward', 'reverse') for i in range(3)}
+  assert names <= set(metrics)
+  assert_close(metrics['loss/on'], metrics['reverse_kl_0'])
+  assert_close(metrics['loss/off'], metrics['forward_kl_1'])
+  assert metrics['tokens'][0] == sum(view.mask.sum() for view in views)
+
+
+@pytest.mark.parametrize('length, new', [(T, 2), (2, T)])
+def test_responses_of_several_lengths_mix(length, new):
+  program = step.Program(
+    settings(recipes.build('gkd', beta=0.9), max_new_tokens=new)
+  )
+  rows = batch(length)
+  (view,), _ = program.rollout(fresh(program), rows, 3)
+  assert view.tokens.shape == (B, T)
+  _, metrics = program.update(fresh(program), frozen(), rows, 3)
+  value = gkd_formula(models()[1], rows.prompt, view)
+  assert_close(metrics['loss'][0], value)
+
+
+def test_padded_rows_of_the_teachers_head_do_not_matter():
+  program = gkd(lam=0.0)
+  teacher = models()[3]
+  cut = {**teacher, 'kernel': teacher['kernel'].at[:, V:].set(-9.0)}
+  results = [
+    program.update(fresh(program), {'teacher': params}, batch(), 0)[0].params
+    for params in (teacher, cut)
+  ]
+  assert_same(*results)
+
+
+def test_no_token_is_sampled_that_the_teacher_lacks():
+  wide, params = testing.tabular(jax.random.key(0), vocab_size=V + 2)
+  params['kernel'] = params['kernel'].at[:, V:].set(5.0)
+  program = step.Program(settings(recipes.build('on_policy_kd'), student=wide))
+  (view,), _ = program.rollout(fresh(program, params), batch(), B)
+  assert np.all(view.tokens < V)
+  after, _ = program.update(fresh(program, params), frozen(), batch(), B)
+  assert after.skipped == 0
+  assert np.max(step.sampling.generate(
+    wide, params, batch().prompt, jax.random.key(0), max_new_tokens=T
+  ).tokens) >= V  # fmt: skip
+
+
+def test_the_teacher_reads_its_own_prompts():
+  program = gkd(lam=0.0)
+  other = types.Prompt((batch().prompt.tokens + 1) % V, jnp.ones((B, S), bool))
+  rows = dataclasses.replace(batch(), teacher_prompts=(other,))
+  views, _ = program.rollout(fresh(program), rows, 0)
+  (hidden,) = program.score(frozen(), rows, views)
+  student, params, teacher, teacher_params = models()
+  expected = teacher.hidden_states(teacher_params, other, views[0].tokens)
+  assert_same(hidden, expected)
+  _, metrics = program.update(fresh(program), frozen(), rows, 0)
+  log_q = log_probs(student, params, rows.prompt, views[0])
+  log_p = log_probs(teacher, teacher_params, other, views[0])
+  kl = jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1) * views[0].mask
+  assert_close(metrics['forward_kl'][0], kl.sum())
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropping(testing.TabularModel):
+  """Half of its hidden units drop out where a key is given."""
+
+  def hidden_states(self, params, prompt, tokens, *, dropout_key=None):
+    hidden = super().hidden_states(params, prompt, tokens)
+    if dropout_key is None:
+      return hidden
+    return hidden * 2 * jax.random.bernoulli(dropout_key, 0.5, hidden.shape)
+
+
+def test_dropout_is_for_learning_only():
+  dropping = Dropping(vocab_size=V, num_tokens=V, width=4)
+  goal = recipes.build('gkd', beta=0.9)
+  options = {'student': dropping, 'teacher': dropping}
+  program = step.Program(settings(goal, **options))
+  plain = step.Program(settings(goal, teacher=models()[0]))
+  teacher = {'teacher': dropping.init(jax.random.key(4))}
+  views, _ = program.rollout(fresh(program), batch(), 3)
+  assert_same(views, plain.rollout(fresh(plain), batch(), 3)[0])
+  hidden = program.score(teacher, batch(), views)
+  assert_same(hidden, plain.score(teacher, batch(), views))
+  losses = []
+  for at in (0, 0, 1):
+    before = dataclasses.replace(fresh(program), step=jnp.int32(at))
+    _, metrics = program.learn(before, teacher, batch(), views, hidden)
+    losses.append(float(metrics['loss'][0]))
+  assert losses[0] == losses[1] != losses[2]
+  _, metrics = plain.learn(fresh(plain), teacher, batch(), views, hidden)
+  assert abs(losses[0] - metrics['loss'][0]) > 1e-3
+
+
+def test_scheduled_lambda_goes_from_data_to_student():
+  lam = {'kind': 'linear', 'start': 0.0, 'end': 1.0, 'steps': 2}
+  program = step.Program(settings(recipes.build('gkd', lam=lam)))
+  goal = program.settings.objective
+  current, seen = fresh(program), []
+  for at in range(3):
+    rows = goal.rollout_rows(at, B, 0)
+    (view,), _ = program.rollout(current, batch(), rows)
+    gold = batch().responses['data']
+    seen.append((rows, int(np.sum(np.all(view.mask == gold.mask, 1)
+                                  & np.all(view.tokens == gold.tokens, 1)))))  # fmt: skip
+    current, _ = program.update(current, frozen(), batch(), rows)
+  assert [rows for rows, _ in seen] == [0, 3, B]
+  assert seen[0][1] == B
+  assert seen[1][1] >= B - 3
+  # The row whose gold is empty is never sampled empty.
+  assert seen[2][1] < B
+
+
+def test_one_coin_decides_for_the_batch():
+  goal = recipes.build('gkd', coin='batch')
+  program = step.Program(settings(goal))
+  gold = batch().responses['data']
+  for at in range(4):
+    rows = goal.rollout_rows(at, B, seed=3)
+    before = dataclasses.replace(fresh(program), step=jnp.int32(at))
+    (view,), metrics = program.rollout(before, batch(), rows)
+    if rows:
+      assert metrics['rollout/length'][0] == view.mask.sum()
+      assert np.all(view.mask.any(1))
+    else:
+      assert_same(view, gold)
+      assert not metrics
+
+
+def test_nothing_is_compiled_twice():
+  program = step.Program(settings(recipes.build('gkd')))
+  current = fresh(program)
+  for _ in range(4):
+    current, _ = program.update(current, frozen(), batch(), 3)
+  counts = [
+    each._cache_size()
+    for each in (program._rollout, program._score, program._learn)
+  ]
+  assert counts == [1, 1, 1]
+  program.update(current, frozen(), batch(), B)
+  assert program._rollout._cache_size() == 2
+  assert program._learn._cache_size() == 1
+
+
+def test_rollouts_come_from_the_behaviour_policy():
+  program = gkd(lam=1.0)
+  other = models()[0].init(jax.random.key(8))
+  stale = dataclasses.replace(fresh(program), behaviour=other)
+  views = program.rollout(stale, batch(), B)
+  assert_same(views, program.rollout(fresh(program, other), batch(), B))
+
+
+def test_examples_may_be_without_ids():
+  program = gkd(lam=1.0)
+  rows = dataclasses.replace(batch(), example_id=None)
+  numbered = dataclasses.replace(batch(), example_id=jnp.arange(B))
+  assert_same(
+    program.rollout(fresh(program), rows, B),
+    program.rollout(fresh(program), numbered, B),
+  )
+
+
+def test_sampling_settings_reach_the_rollout():
+  goal = recipes.build('on_policy_kd')
+  options = {'temperature': 0, 'eos_id': 0, 'min_new_tokens': 2}
+  program = step.Program(settings(goal, sampling=options))
+  (view,), metrics = program.rollout(fresh(program), batch(), B)
+  expected = step.sampling.generate(
+    models()[0],
+    models()[1],
+    batch().prompt,
+    jax.random.key(0),
+    max_new_tokens=T,
+    **options,
+  )
+  assert_same((view.tokens, view.mask), (expected.tokens, expected.mask))
+  ended = np.any(np.asarray(view.tokens == 0) & np.asarray(view.mask), 1)
+  assert_same(metrics['rollout/eos_fraction'], (ended.sum(), B))
+
+
+def test_without_a_teacher():
+  goal = recipes.build('sft')
+  program = step.Program(settings(goal, teacher=None))
+  after, metrics = program.update(fresh(program), {}, batch(), 0)
+  assert after.step == 1
+  assert 'forward_kl' not in metrics
+  with pytest.raises(ValueError, match=r"\['gkd'\] need a teacher"):
+    step.Program(settings(recipes.build('gkd'), teacher=None))
+
+
+@pytest.mark.parametrize('lam, rows', [(0.5, 3), (0.0, 0)])
+def test_missing_responses_are_named(lam, rows):
+  program = gkd(lam=lam)
+  rows_without = dataclasses.replace(batch(), responses={})
+  with pytest.raises(ValueError, match=r"'gkd' draws from \['data'\]"):
+    program.rollout(fresh(program), rows_without, rows)
+
+
+def test_a_student_term_needs_rollouts():
+  program = gkd(lam=1.0)
+  with pytest.raises(ValueError, match=r"\['student'\].* need rows > 0"):
+    program.rollout(fresh(program), batch(), 0)
+
+
+def test_micro_batches_must_divide_the_batch():
+  program = step.Program(settings(recipes.build('gkd'), micro_batch=4))
+  with pytest.raises(ValueError, match='=4 does not divide batch_size=6'):
+    program.update(fresh(program), frozen(), batch(), 3)
+
+
+@pytest.mark.parametrize('lam', [0.0, 1.0])
+def test_the_student_approaches_the_teacher(lam):
+  adam = optimizers.OptimizerConfig(learning_rate=0.1)
+  goal = recipes.build('gkd', lam=lam, divergence='forward_kl')
+  program = step.Program(settings(goal, optimizer=adam, measure_every=1))
+  current, found = fresh(program), []
+  for _ in range(60):
+    rows = goal.rollout_rows(0, B, 0)
+    current, metrics = program.update(current, frozen(), batch(), rows)
+    found.append(metrics['forward_kl'])
+  kl = [float(total / number) for total, number in found]
+  assert np.mean(kl[-5:]) < 0.3 * kl[0]
+  assert current.skipped == 0

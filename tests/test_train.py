@@ -1,0 +1,214 @@
+"""Tests of the training loop: what it writes, and that kills don't show."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import build, checks, metrics, report, train
+
+
+def weights(workdir):
+  return (workdir / 'student' / 'model.safetensors').read_bytes()
+
+
+def lines(workdir):
+  text = (workdir / 'metrics.jsonl').read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def numbers(workdir):
+  """The lines without what the clock decides over."""
+  clock = ('seconds/', 'tokens_per_second/')
+  return [
+    {k: v for k, v in line.items() if not k.startswith(clock)}
+    for line in lines(workdir)
+  ]
+
+
+def test_metrics_hold_losses_divergences_lengths_and_rates(finished):
+  logged = [line for line in lines(finished) if 'loss' in line]
+  assert [line['step'] for line in logged] == list(range(5, 41, 5))
+  for line in logged:
+    assert line['loss'] == pytest.approx(line['loss/gkd'])
+    assert line['forward_kl'] > 0 and line['reverse_kl'] > 0
+    assert line['gradient_norm'] > 0
+    assert 1 <= line['rollout/length'] <= 6
+    assert 0 <= line['rollout/eos_fraction'] <= 1
+    assert line['skipped'] == line['consecutive_skipped'] == 0
+    for phase in ('rollout', 'teacher', 'update'):
+      assert line[f'seconds/{phase}'] > 0
+      assert line[f'tokens_per_second/{phase}'] > 0
+  assert logged[-1]['forward_kl'] < logged[0]['forward_kl']
+
+
+def test_evaluations_are_written_at_their_steps(finished):
+  found = [x for x in lines(finished) if 'eval/forward_kl_gold' in x]
+  assert [x['step'] for x in found] == [0, 20, 40]
+  divergences = [x['eval/forward_kl_gold'] for x in found]
+  assert divergences == sorted(divergences, reverse=True)
+  assert all('eval/exact_match_low' in x for x in found)
+  assert all('teacher/exact_match' in x for x in found)
+
+
+def test_tensorboard_and_checkpoints_are_written(finished):
+  assert list((finished / 'tensorboard').glob('events.out.tfevents.*'))
+  steps = {int(p.name) for p in (finished / 'checkpoints').glob('[0-9]*')}
+  assert steps == {35, 40}
+
+
+@pytest.mark.slow
+def test_killed_run_ends_bitwise_where_an_undisturbed_one_ends(
+  finished, command, tmp_path
+):
+  # Any moment must do, so a failure may not come back: it says its moment.
+  rng = np.random.default_rng()
+  step, delay = int(rng.integers(1, 30)), rng.uniform(0, 0.3)
+  process = command(f'--workdir={tmp_path}')
+  deadline = time.monotonic() + 300
+  path = tmp_path / 'metrics.jsonl'
+  while not path.exists() or f'"step": {step - step % 5}' not in (
+    path.read_text()
+  ):
+    assert process.poll() is None, process.communicate()[1]
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  time.sleep(delay)
+  process.kill()
+  process.communicate()
+  moment = f'killed {delay:.3f} s after step {step - step % 5} was written'
+  assert process.returncode == -signal.SIGKILL, f'not {moment}: it was over'
+
+  again = command(f'--workdir={tmp_path}')
+  printed, log = again.communicate(timeout=300)
+  assert again.returncode == 0, f'{moment}\n{log}'
+  assert 'student after' in printed
+  assert weights(tmp_path) == weights(finished), moment
+  # Lines are logged when checkpoints are written: all of them come again.
+  assert numbers(tmp_path) == numbers(finished), moment
+
+
+def test_signal_saves_the_step_and_the_same_call_goes_on(
+  finished, tiny, tmp_path, monkeypatch
+):
+  config = checks.validate(tiny())
+  step_once = train.Trainer._step
+
+  def interrupted(self, done, current):
+    if done == 8:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return step_once(self, done, current)
+
+  before = signal.getsignal(signal.SIGTERM)
+  with monkeypatch.context() as patch:
+    patch.setattr(train.Trainer, '_step', interrupted)
+    with pytest.raises(SystemExit) as stopped:
+      train.train(config, str(tmp_path))
+  assert stopped.value.code == 128 + signal.SIGTERM
+  assert signal.getsignal(signal.SIGTERM) is before
+  assert (tmp_path / 'checkpoints' / '8').is_dir()
+  assert not (tmp_path / 'student').exists()
+
+  train.train(config, str(tmp_path))
+  assert weights(tmp_path) == weights(finished)
+
+
+def test_second_signal_does_what_it_always_did():
+  with train.Interruption() as interruption:
+    assert interruption.signal is None
+    os.kill(os.getpid(), signal.SIGINT)
+    assert interruption.signal == signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+      os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_finished_run_is_not_trained_again(finished, tiny, tmp_path, contents):
+  shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+  before = contents(finished)
+  train.train(checks.validate(tiny()), str(tmp_path))
+  after = contents(tmp_path)
+  kept = ('metrics.jsonl', 'student/', 'checkpoints/', 'results', 'config')
+  for name, digest in before.items():
+    if name.startswith(kept):
+      assert after[name] == digest, name
+
+
+def test_another_config_in_the_same_workdir_is_refused(
+  finished, tiny, contents
+):
+  before = contents(finished)
+  config = checks.validate(tiny(recipe__lam=0.25, optimizer__b1=0.8))
+  with pytest.raises(ValueError, match=r'recipe\.lam: 0\.5 → 0\.25') as error:
+    train.train(config, str(finished))
+  assert 'optimizer.b1' in str(error.value) and '--workdir' in str(error.value)
+  assert contents(finished) == before
+
+
+def test_checkpoint_of_another_shape_is_refused(
+  finished, tiny, tmp_path, contents
+):
+  shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+  before = contents(tmp_path)
+  wider = tiny(student__config={**tiny().student.config.to_dict(), 'd_ff': 48})
+  wider.eval.every = 0
+  wider.checkpoint.export = 'last'
+  run = build.build(checks.validate(wider))
+  with (
+    jax.set_mesh(run.mesh),
+    pytest.raises(ValueError, match=r'float32\[16, 32\].*float32\[16, 48\]'),
+  ):
+    train.Trainer(run, str(tmp_path)).train()
+  assert contents(tmp_path) == before
+
+
+def test_config_that_cannot_run_leaves_the_workdir_free(
+  tiny, tiny_data, tmp_path
+):
+  missing = checks.validate(tiny(teacher__config={}, teacher__path='/no/such'))
+  with pytest.raises(FileNotFoundError, match='/no/such'):
+    train.train(missing, str(tmp_path / 'a'))
+  # Without data there is no run either: here, because of a mistyped path.
+  path = f'{tiny_data}/missing-{{split}}.jsonl'
+  missing = checks.validate(tiny(task__args__path=path))
+  with pytest.raises(FileNotFoundError, match='missing-train.jsonl'):
+    train.train(missing, str(tmp_path / 'a'))
+  assert not (tmp_path / 'a').exists()
+
+
+def test_updates_that_stay_non_finite_end_the_run(
+  tiny, tmp_path, contents, capfd
+):
+  config = checks.validate(
+    tiny(max_skipped=3, eval__every=0, checkpoint__export='last')
+  )
+  run = build.build(config)
+  broken = jax.tree.map(lambda x: x * np.nan, run.student_params)
+  run = dataclasses.replace(run, student_params=broken)
+  with (
+    jax.set_mesh(run.mesh),
+    pytest.raises(FloatingPointError, match='3 consecutive .* step 3 .*rate'),
+  ):
+    train.Trainer(run, str(tmp_path)).train()
+
+
+def test_training_leaves_the_first_parameters_alone(tiny, tmp_path):
+  """They become 'student before': donation must not reach the host's copy."""
+  config = checks.validate(
+    tiny(steps=2, eval__every=0, checkpoint__export='last')
+  )
+  run = build.build(config)
+  before = jax.tree.map(np.array, run.student_params)
+  with jax.set_mesh(run.mesh):
+    after = train.Trainer(run, str(tmp_path)).train()
+  jax.tree.map(np.testing.assert_array_equal, run.student_params, before)
+  changed = jax.tree.map(lambda x, y: bool(np.any(x != y)), after, before)
+  assert all(jax.tree.leaves(changed))
+  with report.open_checkpoints(run, tmp_path) as saved:
+    assert saved.latest == 2, 'the last step is saved, whatever `every` says'
+  assert [line['step'] for line in metrics.read(tmp_path)] == [2]
