@@ -7,7 +7,7 @@
 from configs import embedded
 from kdjax import config as config_lib
 
-STEPS = {'teacher': 12_000, 'student': 3_000}
+STEPS = {'teacher': 5_000, 'student': 2_000}
 
 
 def get_config(arg: str | None = None):
@@ -18,5 +18,6 @@ def get_config(arg: str | None = None):
   embedded.train(c, arg.model)
   c.student.config = embedded.SHAPES['g2p'][arg.model]
   c.student.init = 'copy'
+  c.batch_size = 32
   c.steps = STEPS[arg.model]
   return c
