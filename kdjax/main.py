@@ -23,18 +23,14 @@ _MODE = flags.DEFINE_enum(
   'mode',
   'train',
   ['train', 'evaluate', 'generate'],
-  'train: distil. evaluate: score the models on the test split. generate: '
-  "write one model's responses as a data set.",
+  'Distil, score models on the test split, or write responses as a data set.',
 )
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show the stack of calls of errors.')
 
 
-def main(argv: list[str]) -> None:
-  if argv[1:]:
-    raise app.UsageError(f'unexpected arguments {argv[1:]}')
+def main(unused_argv: list[str]) -> None:
   _quiet()
-  # Imported here, so that --help answers at once.
-  from kdjax import checks, generate, report, train
+  from kdjax import checks, generate, report, train  # late: --help is quick
 
   run = {
     'train': train.train,
@@ -43,8 +39,8 @@ def main(argv: list[str]) -> None:
   }[_MODE.value]
   try:
     run(checks.validate(_CONFIG.value, _MODE.value), _WORKDIR.value)
+  # What a user can mend is said in one message, without a stack of calls.
   except (ValueError, OSError, ImportError, FloatingPointError) as error:
-    # What a user can mend is said in one message, without a stack of calls.
     if _DEBUG.value:
       raise
     sys.exit(f'kdjax: {error}')
@@ -54,6 +50,8 @@ def parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; exits with one message where that fails."""
   try:
     rest = flags.FLAGS(argv)
+    if rest[1:]:
+      raise ValueError(f'unexpected arguments {rest[1:]}')
     _CONFIG.value.keys()  # raises if the file could not be read
     return rest
   except (flags.Error, OSError, LookupError, TypeError, ValueError) as error:

@@ -356,7 +356,7 @@ class Program:
       functools.partial(rollout, settings), static_argnames='rows'
     )
     self._score = jax.jit(functools.partial(score, settings))
-    self._learn = jax.jit(functools.partial(learn, settings), donate_argnums=0)
+    self._learn = None
 
   def rollout(self, state, batch, rows):
     """Jitted `rollout`, by the behaviour policy where there is one."""
@@ -372,7 +372,18 @@ class Program:
     return self._score(frozen['teacher'], batch, views)
 
   def learn(self, state, frozen, batch, views, hidden):
-    """Jitted `learn`; takes the state over."""
+    """Jitted `learn`; takes the state over, returns the next sharded alike."""
+    if self._learn is None:
+      # Left to XLA, some arrays come back sharded otherwise, and the next step
+      # is compiled anew.
+      shardings = jax.tree.map(
+        lambda x: x.sharding if x.committed else None, state
+      )
+      self._learn = jax.jit(
+        functools.partial(learn, self.settings),
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+      )
     return self._learn(state, frozen.get('teacher'), batch, views, hidden)
 
   def update(

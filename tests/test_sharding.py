@@ -13,7 +13,8 @@ import jax, jax.numpy as jnp, numpy as np
 from kdjax import models, optimizers, partitioning, recipes, state, step, types
 
 T5 = dict(model_type='t5', vocab_size=32, d_kv=8, num_heads=2, d_ff=256,
-          feed_forward_proj='gated-gelu', tie_word_embeddings=False)
+          feed_forward_proj='gated-gelu', tie_word_embeddings=False,
+          dropout_rate=0.0)
 student, params = models.from_config(
     {**T5, 'd_model': 64, 'num_layers': 1, 'num_decoder_layers': 1},
     jax.random.key(0))

@@ -32,8 +32,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     ValueError: if the labels' shape is not that of the logits without V.
 
   References:
-    Williams & Zipser, 1989 (teacher forcing); Kim & Rush, 2016,
-    https://arxiv.org/abs/1606.07947, equation 1.
+    Kim & Rush, 2016, https://arxiv.org/abs/1606.07947, section 2 (the negative
+    log-likelihood; on a teacher's responses, section 3.2's SeqKD).
   """
   labels = jnp.asarray(labels)
   if not jnp.issubdtype(labels.dtype, jnp.integer):

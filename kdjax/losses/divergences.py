@@ -51,7 +51,7 @@ def forward_kl(
   References:
     Hinton et al., 2015, https://arxiv.org/abs/1503.02531, section 2 (soft
     targets, up to the teacher's entropy); Kim & Rush, 2016,
-    https://arxiv.org/abs/1606.07947, equation 7 (word-level distillation).
+    https://arxiv.org/abs/1606.07947, section 3.1 (word-level distillation).
   """
   pair = distributions.compare(student_logits, teacher_logits, temperature)
   return _forward(pair)
@@ -84,9 +84,9 @@ def reverse_kl(
     ValueError: if the vocabularies differ or T is not positive.
 
   References:
-    Gu et al., 2024 (MiniLLM), https://arxiv.org/abs/2306.08543, equation 1 (one
-    step of it); Wen et al., 2023 (f-distill),
-    https://arxiv.org/abs/2307.15190, section 3.2.
+    Gu et al., 2024 (MiniLLM), https://arxiv.org/abs/2306.08543, section 2.1
+    (one step of it); Wen et al., 2023 (f-distill),
+    https://arxiv.org/abs/2307.15190, section 3.
   """
   pair = distributions.compare(student_logits, teacher_logits, temperature)
   return _reverse(pair)
@@ -120,7 +120,7 @@ def total_variation(
     ValueError: if the vocabularies differ or T is not positive.
 
   References:
-    Wen et al., 2023 (f-distill), https://arxiv.org/abs/2307.15190, section 3.2.
+    Wen et al., 2023 (f-distill), https://arxiv.org/abs/2307.15190, section 3.
   """
   pair = distributions.compare(student_logits, teacher_logits, temperature)
   fixed = distributions.fixed(pair)
@@ -229,7 +229,7 @@ def skew_forward_kl(
       number outside [0, 1].
 
   References:
-    Ko et al., 2024 (DistiLLM), https://arxiv.org/abs/2402.03898, equation 4.
+    Ko et al., 2024 (DistiLLM), https://arxiv.org/abs/2402.03898, section 3.1.
   """
   w = mixtures.weight(alpha, 'alpha')
   pair = distributions.compare(

@@ -85,8 +85,7 @@ def f_divergence(
     ValueError: if `f` is a string but not a known name, or as in forward_kl.
 
   References:
-    Wen et al., 2023 (f-distill), https://arxiv.org/abs/2307.15190, section 3.1
-    and table 1.
+    Wen et al., 2023 (f-distill), https://arxiv.org/abs/2307.15190, section 3.
   """
   generator = _generator(f)
   pair = distributions.compare(student_logits, teacher_logits, temperature)

@@ -94,33 +94,46 @@ def generate(
   """
   if np.ndim(temperature):
     temperature = jnp.asarray(temperature)
-  _check_settings(temperature, top_k, top_p, min_p, samples_per_prompt, block)
-  rows = jax.tree.leaves(prompt)[0].shape[0]
+  rules = rules_lib.resolve(
+    model,
+    prompt,
+    max_new_tokens=max_new_tokens,
+    min_new_tokens=min_new_tokens,
+    eos_id=eos_id,
+    pad_id=pad_id,
+    suppress_ids=suppress_ids,
+  )
+  settings = _settings(
+    rules, temperature, top_k, top_p, min_p, samples_per_prompt, block
+  )
+  row_ids = _row_ids(row_ids, jax.tree.leaves(prompt)[0].shape[0])
+  temperature = jnp.asarray(temperature, jnp.float32)
+  return _generate(model, settings, params, prompt, key, temperature, row_ids)
+
+
+def _row_ids(row_ids: jax.Array | None, rows: int) -> jax.Array:
+  """Returns the rows' ids [B], by default 0, 1, ..., B-1."""
   row_ids = jnp.arange(rows) if row_ids is None else jnp.asarray(row_ids)
   if row_ids.shape != (rows,):
     raise ValueError(
       f'row_ids has shape {row_ids.shape}; the prompt has {rows} rows, so '
       f'({rows},) was expected.'
     )
-  settings = _Settings(
-    rules=rules_lib.resolve(
-      model,
-      prompt,
-      max_new_tokens=max_new_tokens,
-      min_new_tokens=min_new_tokens,
-      eos_id=eos_id,
-      pad_id=pad_id,
-      suppress_ids=suppress_ids,
-    ),
+  return row_ids
+
+
+def _settings(rules, temperature, top_k, top_p, min_p, samples, block):
+  """Returns what the compiled part is compiled for."""
+  _check_settings(temperature, top_k, top_p, min_p, samples, block)
+  return _Settings(
+    rules=rules,
     greedy=None if isinstance(temperature, jax.Array) else temperature == 0,
     top_k=int(top_k),
     top_p=float(top_p),
     min_p=float(min_p),
-    samples=int(samples_per_prompt),
-    block=_block_size(int(max_new_tokens) - 1, int(block)),
+    samples=int(samples),
+    block=_block_size(rules.max_new_tokens - 1, int(block)),
   )
-  temperature = jnp.asarray(temperature, jnp.float32)
-  return _generate(model, settings, params, prompt, key, temperature, row_ids)
 
 
 def _check_settings(temperature, top_k, top_p, min_p, samples, block) -> None:

@@ -6,16 +6,7 @@ import os
 # Before anything imports the hub's client: no test asks the network.
 os.environ['HF_HUB_OFFLINE'] = '1'
 
-import jax
 import pytest
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quick_compilation():
-  """Tiny models spend their time in the compiler; it is told to hurry."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.fixture(scope='session')

@@ -13,17 +13,10 @@ from kdjax.models import decoder_only
 
 V, S, T = 37, 9, 7
 
-NAMES = (
-  'gpt2',
-  'opt',
-  'opt_350m',
-  'llama',
-  'llama3',
-  'mistral',
-  'qwen2',
-  'qwen3',
-  'gemma2',
-)
+# fmt: off
+NAMES = ('gpt2', 'opt', 'opt_350m', 'llama', 'llama3', 'mistral', 'qwen2',
+         'qwen3', 'gemma2')
+# fmt: on
 every_family = pytest.mark.parametrize('name', NAMES)
 
 

@@ -126,7 +126,9 @@ def test_nothing_but_tensors_is_unpickled(tmp_path):
   torch.save({'a': Trap(sprung)}, tmp_path / 'pytorch_model.bin')
   with pytest.raises(ValueError, match='unpickles nothing else'):
     hf.read_tensors(tmp_path)
-  (tmp_path / 'pytorch_model.bin').write_bytes(pickle.dumps(Trap(sprung)))
+  (tmp_path / 'pytorch_model.bin').write_bytes(
+    pickle.dumps(Trap(sprung), protocol=2)
+  )
   with pytest.raises(ValueError, match='safetensors'):
     hf.read_tensors(tmp_path)
   assert not sprung.exists()
