@@ -43,7 +43,6 @@ def get_config(arg: str | None = None):
     c.student.path = f'runs/copy_{arg.model}/student'
     c.steps = STEPS[arg.model]
     if arg.model == 'teacher':
-      # Validation scores no longer rise when the rate is at 0.3 of its peak.
       c.optimizer.final_fraction = 0.303
   else:
     raise ValueError(f"stage={arg.stage!r}: expected 'copy' or 'summarise'")

@@ -98,7 +98,7 @@ class Checkpoints:
         f'every={every} and keep_last={keep_last} must be at least 1, '
         f'keep_best={keep_best} at least 0'
       )
-    if '://' not in workdir:  # Orbax takes absolute paths alone.
+    if '://' not in str(workdir):  # Orbax takes absolute paths alone.
       workdir = os.path.abspath(workdir)
     self.directory = epath.Path(workdir) / 'checkpoints'
     self._every, self._best_metric = every, best_metric
@@ -214,6 +214,7 @@ class Checkpoints:
     if data is not None:
       wanted['data'] = position
     state = self._checkpointer.load_checkpointables(step, wanted)['state']
+    state = jax.tree.map(_sharded_as_asked, state, abstract)
     if data is not None:
       data.set_state(position.state)
     return step, state
@@ -263,13 +264,17 @@ def abstract(state: Any) -> Any:
 
   def leaf(x):
     sharding = getattr(x, 'sharding', None)
-    if len(getattr(sharding, 'spec', ())) > x.ndim:
-      # A restored typed key keeps the sharding of the integers in it.
-      spec = jax.sharding.PartitionSpec(*sharding.spec[: x.ndim])
-      sharding = jax.sharding.NamedSharding(sharding.mesh, spec)
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
   return jax.tree.map(leaf, state)
+
+
+def _sharded_as_asked(array: Any, asked: jax.ShapeDtypeStruct) -> Any:
+  """Mends typed keys: orbax gives them the sharding of the integers inside."""
+  is_key = jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+  if not is_key or asked.sharding is None:
+    return array
+  return jax.device_put(array, asked.sharding)
 
 
 def _shapes(tree: Any) -> dict[str, str]:

@@ -65,6 +65,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 def _quiet() -> None:
   """Shows what kdjax logs, and of the libraries what is wrong."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   absl.logging.set_verbosity(absl.logging.WARNING)
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax import losses, objective, sampling, types
+from kdjax import losses, objective, rows, sampling, types
 from kdjax.models import api
 from kdjax.state import State
 
@@ -77,7 +77,7 @@ def rollout(
   batch: types.Batch,
   step: jax.Array,
   key: jax.Array,
-  rows: int,
+  count: int,
 ) -> tuple[tuple[types.Response, ...], Metrics]:
   """Returns one response [B, T] a row for each view of the objective.
 
@@ -142,36 +142,6 @@ def _ended(response: types.Response, settings: Settings) -> jax.Array:
   return jnp.any(is_eos & response.mask, -1)
 
 
-def _scatter(
-  response: types.Response, rows: jax.Array, size: int
-) -> types.Response:
-  """Spreads responses of some rows over a batch; the others are empty."""
-
-  def put(x):
-    return jnp.zeros((size, *x.shape[1:]), x.dtype).at[rows].set(x)
-
-  return types.Response(put(response.tokens), put(response.mask))
-
-
-def _select(
-  names: list[str], responses: Mapping[str, types.Response], source: jax.Array
-) -> types.Response:
-  """Takes each row from the response that `source` points at."""
-  # A mixture may name a source with fraction zero that the data hasn't got.
-  found = [(i, responses[n]) for i, n in enumerate(names) if n in responses]
-  length = max(r.tokens.shape[1] for _, r in found)
-
-  def widen(x):
-    return jnp.pad(x, ((0, 0), (0, length - x.shape[1])))
-
-  tokens, mask = (widen(x) for x in (found[0][1].tokens, found[0][1].mask))
-  for i, response in found[1:]:
-    here = (source == i)[:, None]
-    tokens = jnp.where(here, widen(response.tokens), tokens)
-    mask = jnp.where(here, widen(response.mask), mask)
-  return types.Response(tokens, mask)
-
-
 def score(
   settings: Settings,
   teacher_params: api.Params,
@@ -217,7 +187,9 @@ def learn(
     loss = sum(weights[name] * metrics[f'loss/{name}'][0] for name in weights)
     return loss, metrics
 
-  micros = _split(settings, (batch.prompt, views, teacher_hidden))
+  micros = rows.split(
+    (batch.prompt, views, teacher_hidden), settings.micro_batch
+  )
   key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), _DROPOUT)
   loss, metrics, grads = _accumulate(
     loss_fn, state.params['student'], micros, key
@@ -302,21 +274,6 @@ def _divergences(
   forward, reverse = jax.lax.cond(due, measure, lambda: nothing)
   suffix = f'_{i}' if len(settings.objective.views()) > 1 else ''
   return {f'forward_kl{suffix}': forward, f'reverse_kl{suffix}': reverse}
-
-
-def _split(settings: Settings, tree: Any) -> Any:
-  """Cuts every array's rows into micro-batches: [B, ...] to [M, B/M, ...]."""
-  size = jax.tree.leaves(tree)[0].shape[0]
-  rows = settings.micro_batch or size
-  if size % rows:
-    raise ValueError(
-      f'micro_batch_size={rows} does not divide batch_size={size}'
-    )
-  # Micro-batch m is every M-th row from m on: devices, which hold neighbouring
-  # rows, have an equal share of each.
-  return jax.tree.map(
-    lambda x: x.reshape(rows, size // rows, *x.shape[1:]).swapaxes(0, 1), tree
-  )
 
 
 def _accumulate(loss_fn, params, micros, key):

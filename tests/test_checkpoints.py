@@ -248,3 +248,18 @@ def test_claim_refuses_checkpoints_of_unknown_origin(tmp_path):
   (tmp_path / 'config.json').write_text('{"seed":')
   with pytest.raises(ValueError, match='not JSON'):
     checkpoints.claim(tmp_path, {'seed': 1})
+
+
+def test_restored_arrays_are_sharded_as_asked(tmp_path):
+  """The typed key, too, so that jit takes the state as it took the first."""
+  mesh = jax.make_mesh((1,), ('data',))
+  with jax.set_mesh(mesh), checkpoints.Checkpoints(tmp_path) as manager:
+    state = _state()
+    manager.save(1, state, _iterator())
+    _, restored = manager.restore(checkpoints.abstract(state))
+    checkpoints.abstract(restored)
+
+  def same(asked, found):
+    assert found.sharding.is_equivalent_to(asked.sharding, asked.ndim)
+
+  jax.tree.map(same, state, restored)

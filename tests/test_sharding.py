@@ -34,6 +34,10 @@ batch = types.Batch(
     responses={'data': types.Response(*tokens(T))},
     example_id=np.arange(B, dtype=np.int32))
 
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, *_, **__: 'backend_compile' in name and compiled.append(name))
+
 goal = recipes.build('gkd', lam=0.5, beta=0.5)
 optimizer = optimizers.build(optimizers.OptimizerConfig(
     name='sgd', learning_rate=1.0, momentum=0.9))
@@ -54,14 +58,14 @@ for sizes, devices, micro in (
     rows = partitioning.shard_batch(mesh, batch)
     before = jax.tree.map(lambda x: x.sharding, current)
     views, _ = program.rollout(current, rows, B // 2)
-    for _ in range(2):
-      current, metrics = program.update(current, frozen, rows, B // 2)
+    current, _ = program.update(current, frozen, rows, B // 2)
+    compiled.clear()
+    current, metrics = program.update(current, frozen, rows, B // 2)
+    assert not compiled, compiled
     after = jax.tree.map(lambda x: x.sharding, current)
     jax.tree.map(
         lambda a, b, x: np.testing.assert_(a.is_equivalent_to(b, x.ndim)),
         before, after, current)
-    caches = [f._cache_size() for f in (program._rollout, program._learn)]
-    assert caches == [1, 1], caches
   results.append(jax.device_get((views, current.params, metrics)))
 
 assert len({str(x.sharding) for x in jax.tree.leaves(current.params)}) > 2

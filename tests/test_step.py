@@ -1,8 +1,4 @@
-"""The step against plain formulas, on tabular models.
-
-Their sizes are awkward on purpose: the teacher is of another width, its head
-has padded rows, and one example has no response at all.
-"""
+"""Scoring and learning against plain formulas, on tabular models."""
 
 import dataclasses
 import functools
@@ -14,102 +10,23 @@ import pytest
 
 from kdjax import optimizers, recipes, state, step, testing, types
 from kdjax.objective import Objective, Term
-
-B, S, T, V = 6, 3, 5, 5
-SGD = optimizers.OptimizerConfig(name='sgd', learning_rate=1.0, clip_norm=None)
-# A float32 sum of 1e3 numbers in two orders.
-CLOSE = {'rtol': 1e-5, 'atol': 1e-6}
-
-
-@functools.cache
-def models():
-  student, params = testing.tabular(jax.random.key(0), vocab_size=V, width=4)
-  teacher, teacher_params = testing.tabular(
-    jax.random.key(1), vocab_size=V + 3, num_tokens=V, width=6
-  )
-  # What a sampler or a softmax over padded rows would fall for.
-  kernel = teacher_params['kernel'].at[:, V:].set(9.0)
-  return student, params, teacher, {**teacher_params, 'kernel': kernel}
-
-
-def response(seed, length=T):
-  rng = np.random.default_rng(seed)
-  lengths = np.append(rng.integers(1, length + 1, B - 1), 0)
-  mask = np.arange(length) < lengths[:, None]
-  tokens = rng.integers(2, V, (B, length))
-  return types.Response(jnp.asarray(tokens * mask), jnp.asarray(mask))
-
-
-@functools.cache
-def batch(length=T):
-  rng = np.random.default_rng(7)
-  prompt = lambda: types.Prompt(
-    jnp.asarray(rng.integers(0, V, (B, S))),
-    jnp.asarray(rng.random((B, S)) < 0.8),
-  )
-  return types.Batch(
-    prompt=prompt(),
-    responses={'data': response(1, length), 'teacher': response(2)},
-    example_id=jnp.asarray(rng.permutation(100)[:B], jnp.int32),
-  )
-
-
-def settings(goal, *, optimizer=SGD, **options):
-  student, _, teacher, _ = models()
-  options = {
-    'student': student,
-    'teacher': teacher,
-    'objective': goal,
-    'optimizer': optimizers.build(optimizer),
-    'max_new_tokens': T,
-    **options,
-  }
-  return step.Settings(**options)
-
-
-@functools.cache
-def gkd(**args):
-  args = {'lam': 0.5, 'beta': 0.9, **args}
-  return step.Program(settings(recipes.build('gkd', **args)))
-
-
-def fresh(program, params=None, seed=0):
-  params = models()[1] if params is None else params
-  copy = jax.tree.map(jnp.array, params)  # the step takes its state over
-  return state.create({'student': copy}, program.settings.optimizer, seed)
-
-
-def frozen():
-  return {'teacher': models()[3]}
-
-
-def assert_trees(check, left, right):
-  jax.tree.map(check, jax.device_get(left), jax.device_get(right))
-
-
-assert_same = functools.partial(assert_trees, np.testing.assert_array_equal)
-assert_close = functools.partial(
-  assert_trees, functools.partial(np.testing.assert_allclose, **CLOSE)
+from tests.step_cases import (
+  SGD,
+  B,
+  S,
+  T,
+  V,
+  assert_close,
+  assert_same,
+  batch,
+  fresh,
+  frozen,
+  gkd,
+  gkd_formula,
+  log_probs,
+  models,
+  settings,
 )
-
-
-def log_probs(model, params, prompt, view):
-  hidden = model.hidden_states(params, prompt, view.tokens)
-  return jax.nn.log_softmax(model.head(params, hidden)[..., :V])
-
-
-def gkd_formula(params, prompt, view, beta=0.9):
-  """L_GKD on given responses, as the paper writes it."""
-  student, _, teacher, teacher_params = models()
-  log_q = log_probs(student, params, prompt, view)
-  log_p = log_probs(teacher, teacher_params, prompt, view)
-  p, q = jnp.exp(log_p), jnp.exp(log_q)
-  log_m = jnp.log(beta * p + (1 - beta) * q)
-  jsd = beta * jnp.sum(p * (log_p - log_m), -1)
-  jsd += (1 - beta) * jnp.sum(q * (log_q - log_m), -1)
-  lengths = view.mask.sum(-1)
-  each = jnp.sum(jsd * view.mask, -1) / jnp.maximum(lengths, 1)
-  return jnp.sum(each) / jnp.sum(lengths > 0)
 
 
 def test_gkd_is_the_papers_formula_in_value_and_gradient():
@@ -154,45 +71,6 @@ def test_the_gradient_is_what_finite_differences_say():
   )
   # A central difference in float32: h^2 and 1e-7 / h of values near 1.
   np.testing.assert_allclose(inner, slope, rtol=1e-2, atol=1e-4)
-
-
-def test_a_view_holds_student_and_data_rows():
-  program = gkd()
-  (view,), metrics = program.rollout(fresh(program), batch(), 3)
-  key = jax.random.fold_in(jax.random.key(0), 0)
-  sampled = step.sampling.generate(
-    models()[0],
-    models()[1],
-    batch().prompt,
-    jax.random.fold_in(key, 0),
-    max_new_tokens=T,
-    row_ids=batch().example_id,
-  )
-  gold = batch().responses['data']
-  same = lambda other: np.all(
-    (view.tokens == other.tokens) & (view.mask == other.mask), 1
-  )
-  assert np.all(same(sampled) | same(gold))
-  students = same(sampled) & ~same(gold)
-  assert sum(students) == 3
-  lengths = np.asarray(sampled.mask.sum(1))[students]
-  ended = np.any(np.asarray(sampled.tokens == 1)[students], 1)
-  assert_same(metrics['rollout/length'], (lengths.sum(), 3))
-  assert_same(metrics['rollout/eos_fraction'], (ended.sum(), 3))
-  # Integers: nothing differentiates the sampler.
-  assert all(
-    not jnp.issubdtype(leaf.dtype, jnp.inexact)
-    for leaf in jax.tree.leaves(view)
-  )
-
-
-def test_a_sample_depends_on_the_example_and_not_on_its_place():
-  program = gkd(lam=1.0)
-  (view,), _ = program.rollout(fresh(program), batch(), B)
-  order = np.random.default_rng(0).permutation(B)
-  moved = jax.tree.map(lambda x: x[order], batch())
-  (other,), _ = program.rollout(fresh(program), moved, B)
-  assert_same(other, jax.tree.map(lambda x: x[order], view))
 
 
 def test_updates_are_deterministic_in_seed_and_step():
@@ -370,19 +248,6 @@ def test_several_views_have_their_own_responses_and_metrics():
   assert metrics['tokens'][0] == sum(view.mask.sum() for view in views)
 
 
-@pytest.mark.parametrize('length, new', [(T, 2), (2, T)])
-def test_responses_of_several_lengths_mix(length, new):
-  program = step.Program(
-    settings(recipes.build('gkd', beta=0.9), max_new_tokens=new)
-  )
-  rows = batch(length)
-  (view,), _ = program.rollout(fresh(program), rows, 3)
-  assert view.tokens.shape == (B, T)
-  _, metrics = program.update(fresh(program), frozen(), rows, 3)
-  value = gkd_formula(models()[1], rows.prompt, view)
-  assert_close(metrics['loss'][0], value)
-
-
 def test_padded_rows_of_the_teachers_head_do_not_matter():
   program = gkd(lam=0.0)
   teacher = models()[3]
@@ -392,19 +257,6 @@ def test_padded_rows_of_the_teachers_head_do_not_matter():
     for params in (teacher, cut)
   ]
   assert_same(*results)
-
-
-def test_no_token_is_sampled_that_the_teacher_lacks():
-  wide, params = testing.tabular(jax.random.key(0), vocab_size=V + 2)
-  params['kernel'] = params['kernel'].at[:, V:].set(5.0)
-  program = step.Program(settings(recipes.build('on_policy_kd'), student=wide))
-  (view,), _ = program.rollout(fresh(program, params), batch(), B)
-  assert np.all(view.tokens < V)
-  after, _ = program.update(fresh(program, params), frozen(), batch(), B)
-  assert after.skipped == 0
-  assert np.max(step.sampling.generate(
-    wide, params, batch().prompt, jax.random.key(0), max_new_tokens=T
-  ).tokens) >= V  # fmt: skip
 
 
 def test_the_teacher_reads_its_own_prompts():
@@ -455,41 +307,6 @@ def test_dropout_is_for_learning_only():
   assert abs(losses[0] - metrics['loss'][0]) > 1e-3
 
 
-def test_scheduled_lambda_goes_from_data_to_student():
-  lam = {'kind': 'linear', 'start': 0.0, 'end': 1.0, 'steps': 2}
-  program = step.Program(settings(recipes.build('gkd', lam=lam)))
-  goal = program.settings.objective
-  current, seen = fresh(program), []
-  for at in range(3):
-    rows = goal.rollout_rows(at, B, 0)
-    (view,), _ = program.rollout(current, batch(), rows)
-    gold = batch().responses['data']
-    seen.append((rows, int(np.sum(np.all(view.mask == gold.mask, 1)
-                                  & np.all(view.tokens == gold.tokens, 1)))))  # fmt: skip
-    current, _ = program.update(current, frozen(), batch(), rows)
-  assert [rows for rows, _ in seen] == [0, 3, B]
-  assert seen[0][1] == B
-  assert seen[1][1] >= B - 3
-  # The row whose gold is empty is never sampled empty.
-  assert seen[2][1] < B
-
-
-def test_one_coin_decides_for_the_batch():
-  goal = recipes.build('gkd', coin='batch')
-  program = step.Program(settings(goal))
-  gold = batch().responses['data']
-  for at in range(4):
-    rows = goal.rollout_rows(at, B, seed=3)
-    before = dataclasses.replace(fresh(program), step=jnp.int32(at))
-    (view,), metrics = program.rollout(before, batch(), rows)
-    if rows:
-      assert metrics['rollout/length'][0] == view.mask.sum()
-      assert np.all(view.mask.any(1))
-    else:
-      assert_same(view, gold)
-      assert not metrics
-
-
 def test_nothing_is_compiled_twice():
   program = step.Program(settings(recipes.build('gkd')))
   current = fresh(program)
@@ -505,42 +322,6 @@ def test_nothing_is_compiled_twice():
   assert program._learn._cache_size() == 1
 
 
-def test_rollouts_come_from_the_behaviour_policy():
-  program = gkd(lam=1.0)
-  other = models()[0].init(jax.random.key(8))
-  stale = dataclasses.replace(fresh(program), behaviour=other)
-  views = program.rollout(stale, batch(), B)
-  assert_same(views, program.rollout(fresh(program, other), batch(), B))
-
-
-def test_examples_may_be_without_ids():
-  program = gkd(lam=1.0)
-  rows = dataclasses.replace(batch(), example_id=None)
-  numbered = dataclasses.replace(batch(), example_id=jnp.arange(B))
-  assert_same(
-    program.rollout(fresh(program), rows, B),
-    program.rollout(fresh(program), numbered, B),
-  )
-
-
-def test_sampling_settings_reach_the_rollout():
-  goal = recipes.build('on_policy_kd')
-  options = {'temperature': 0, 'eos_id': 0, 'min_new_tokens': 2}
-  program = step.Program(settings(goal, sampling=options))
-  (view,), metrics = program.rollout(fresh(program), batch(), B)
-  expected = step.sampling.generate(
-    models()[0],
-    models()[1],
-    batch().prompt,
-    jax.random.key(0),
-    max_new_tokens=T,
-    **options,
-  )
-  assert_same((view.tokens, view.mask), (expected.tokens, expected.mask))
-  ended = np.any(np.asarray(view.tokens == 0) & np.asarray(view.mask), 1)
-  assert_same(metrics['rollout/eos_fraction'], (ended.sum(), B))
-
-
 def test_without_a_teacher():
   goal = recipes.build('sft')
   program = step.Program(settings(goal, teacher=None))
@@ -549,20 +330,6 @@ def test_without_a_teacher():
   assert 'forward_kl' not in metrics
   with pytest.raises(ValueError, match=r"\['gkd'\] need a teacher"):
     step.Program(settings(recipes.build('gkd'), teacher=None))
-
-
-@pytest.mark.parametrize('lam, rows', [(0.5, 3), (0.0, 0)])
-def test_missing_responses_are_named(lam, rows):
-  program = gkd(lam=lam)
-  rows_without = dataclasses.replace(batch(), responses={})
-  with pytest.raises(ValueError, match=r"'gkd' draws from \['data'\]"):
-    program.rollout(fresh(program), rows_without, rows)
-
-
-def test_a_student_term_needs_rollouts():
-  program = gkd(lam=1.0)
-  with pytest.raises(ValueError, match=r"\['student'\].* need rows > 0"):
-    program.rollout(fresh(program), batch(), 0)
 
 
 def test_micro_batches_must_divide_the_batch():

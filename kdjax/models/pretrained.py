@@ -128,7 +128,10 @@ def save_pretrained(
   )
   name = np.dtype(dtype).name
   config = {**config, 'architectures': [family.ARCHITECTURE], 'dtype': name}
-  if not config.get('is_encoder_decoder'):
+  if config.get('is_encoder_decoder'):
+    # transformers asks the config for it when it is given labels.
+    config['decoder_start_token_id'] = model.config.start_id
+  else:
     config['tie_word_embeddings'] = model.config.tied_head
   _write_json(directory / 'config.json', config)
   eos = list(model.eos_ids) or None

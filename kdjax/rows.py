@@ -1,0 +1,81 @@
+"""Operations on the rows of a batch, inside jitted functions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from kdjax import types
+
+# The mesh axes over which `partitioning.batch_sharding` splits rows.
+_AXES = ('data', 'fsdp')
+
+
+def spread(tree: Any) -> Any:
+  """Deals the rows of arrays [B, ...] to the devices of `jax.set_mesh`.
+
+  Rows that an index has picked are on every device otherwise, and each would do
+  the work of all. Nothing happens where no mesh is set.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  axes = tuple(name for name in _AXES if name in mesh.axis_names)
+  if not axes:
+    return tree
+  return jax.lax.with_sharding_constraint(tree, PartitionSpec(axes))
+
+
+def scatter(
+  response: types.Response, rows: jax.Array, size: int
+) -> types.Response:
+  """Puts the i-th response into row `rows[i]` of `size`; others are empty."""
+
+  def put(x):
+    return jnp.zeros((size, *x.shape[1:]), x.dtype).at[rows].set(x)
+
+  return types.Response(put(response.tokens), put(response.mask))
+
+
+def select(
+  names: Sequence[str],
+  responses: Mapping[str, types.Response],
+  source: jax.Array,
+) -> types.Response:
+  """Takes each row from the response that `source` [B] points at.
+
+  Shorter ones are filled up with masked tokens. A name without responses is
+  passed over: its fraction is zero.
+  """
+  found = [(i, responses[n]) for i, n in enumerate(names) if n in responses]
+  length = max(r.tokens.shape[1] for _, r in found)
+
+  def widen(x):
+    return jnp.pad(x, ((0, 0), (0, length - x.shape[1])))
+
+  tokens, mask = (widen(x) for x in (found[0][1].tokens, found[0][1].mask))
+  for i, response in found[1:]:
+    here = (source == i)[:, None]
+    tokens = jnp.where(here, widen(response.tokens), tokens)
+    mask = jnp.where(here, widen(response.mask), mask)
+  return types.Response(tokens, mask)
+
+
+def split(tree: Any, rows: int | None) -> Any:
+  """Cuts arrays [B, ...] into M micro-batches [M, B/M, ...] of `rows` rows.
+
+  Micro-batch m is every M-th row from m on: devices, which hold neighbouring
+  rows, have an equal share of each. None cuts nothing: M is 1.
+
+  Raises:
+    ValueError: `rows` doesn't divide B.
+  """
+  size = jax.tree.leaves(tree)[0].shape[0]
+  rows = rows or size
+  if size % rows:
+    raise ValueError(
+      f'micro_batch_size={rows} does not divide batch_size={size}'
+    )
+  return jax.tree.map(
+    lambda x: x.reshape(rows, size // rows, *x.shape[1:]).swapaxes(0, 1), tree
+  )
