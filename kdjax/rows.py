@@ -1,5 +1,6 @@
 """Operations on the rows of a batch, inside jitted functions."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,13 +18,19 @@ def spread(tree: Any) -> Any:
   """Deals the rows of arrays [B, ...] to the devices of `jax.set_mesh`.
 
   Rows that an index has picked are on every device otherwise, and each would do
-  the work of all. Nothing happens where no mesh is set.
+  the work of all. Nothing happens where no mesh is set, or where the devices
+  don't divide B.
   """
   mesh = jax.sharding.get_abstract_mesh()
   axes = tuple(name for name in _AXES if name in mesh.axis_names)
-  if not axes:
-    return tree
-  return jax.lax.with_sharding_constraint(tree, PartitionSpec(axes))
+  parts = math.prod(mesh.shape[name] for name in axes)
+
+  def deal(x):
+    if x.shape[0] % parts:
+      return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
+
+  return jax.tree.map(deal, tree) if axes else tree
 
 
 def scatter(

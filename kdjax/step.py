@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax import losses, objective, rows, sampling, types
+from kdjax import losses, objective, sampling, types
+from kdjax import rows as rows_lib
 from kdjax.models import api
 from kdjax.state import State
 
@@ -77,7 +78,7 @@ def rollout(
   batch: types.Batch,
   step: jax.Array,
   key: jax.Array,
-  count: int,
+  rows: int,
 ) -> tuple[tuple[types.Response, ...], Metrics]:
   """Returns one response [B, T] a row for each view of the objective.
 
@@ -99,15 +100,18 @@ def rollout(
   if rows:
     chosen = objective.permutation(mixture_key, size)[:rows]
     ids = jnp.arange(size) if batch.example_id is None else batch.example_id
+    prompt, ids = rows_lib.spread(
+      jax.tree.map(lambda x: x[chosen], (batch.prompt, ids))
+    )
     sampled = sampling.generate(
       settings.student,
       params,
-      jax.tree.map(lambda x: x[chosen], batch.prompt),
+      prompt,
       jax.random.fold_in(key, _ROLLOUT),
-      row_ids=ids[chosen],
+      row_ids=ids,
       **settings.generation(),
     )
-    responses['student'] = _scatter(sampled, chosen, size)
+    responses['student'] = rows_lib.scatter(sampled, chosen, size)
     ends = _ended(sampled, settings)
     metrics = {
       'rollout/length': (jnp.sum(sampled.mask), rows),
@@ -118,8 +122,8 @@ def rollout(
     _check_sources(terms[0], responses)
     source = objective.assign(terms[0], step, mixture_key, size, rows)
     names = list(terms[0].mixture())
-    views.append(_select(names, responses, source))
-  return tuple(views), metrics
+    views.append(rows_lib.select(names, responses, source))
+  return rows_lib.spread(tuple(views)), metrics
 
 
 def _check_sources(
@@ -187,19 +191,19 @@ def learn(
     loss = sum(weights[name] * metrics[f'loss/{name}'][0] for name in weights)
     return loss, metrics
 
-  micros = rows.split(
+  micros = rows_lib.split(
     (batch.prompt, views, teacher_hidden), settings.micro_batch
   )
   key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), _DROPOUT)
   loss, metrics, grads = _accumulate(
     loss_fn, state.params['student'], micros, key
   )
-  norm = optax.global_norm(grads)
+  norm = optax.tree.norm(grads)
   updates, opt_state = settings.optimizer.update(
     {'student': grads}, state.opt_state, state.params
   )
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-  finite &= jnp.isfinite(optax.global_norm(updates))
+  finite &= jnp.isfinite(optax.tree.norm(updates))
   params = optax.apply_updates(state.params, updates)
 
   def keep(new, old):

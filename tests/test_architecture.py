@@ -40,7 +40,8 @@ ROOMS = {
   'evaluation': 'losses models.api sampling',
   'objective': 'losses optimizers',
   'recipes': 'objective',
-  'step': 'losses models.api objective sampling state',
+  'rows': '',
+  'step': 'losses models.api objective rows sampling state',
   'checks': 'config data evaluation models recipes',
   'build': 'checks config data evaluation hub memory models objective '
   'optimizers partitioning recipes step',

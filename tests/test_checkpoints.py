@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import checkpoints, optimizers
+from kdjax import checkpoints, optimizers, partitioning
 from kdjax import state as state_lib
 
 
@@ -252,7 +252,7 @@ def test_claim_refuses_checkpoints_of_unknown_origin(tmp_path):
 
 def test_restored_arrays_are_sharded_as_asked(tmp_path):
   """The typed key, too, so that jit takes the state as it took the first."""
-  mesh = jax.make_mesh((1,), ('data',))
+  mesh = partitioning.make_mesh()
   with jax.set_mesh(mesh), checkpoints.Checkpoints(tmp_path) as manager:
     state = _state()
     manager.save(1, state, _iterator())

@@ -23,7 +23,8 @@ def set_(c, path, value):
   *sections, name = path.split('.')
   for section in sections:
     c = c[section]
-  c[name] = value
+  with c.ignore_type():
+    c[name] = value
 
 
 def problems(**changes):

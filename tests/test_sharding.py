@@ -34,7 +34,7 @@ batch = types.Batch(
     responses={'data': types.Response(*tokens(T))},
     example_id=np.arange(B, dtype=np.int32))
 
-compiled = []
+compiled, flops = [], []
 jax.monitoring.register_event_duration_secs_listener(
     lambda name, *_, **__: 'backend_compile' in name and compiled.append(name))
 
@@ -66,8 +66,15 @@ for sizes, devices, micro in (
     jax.tree.map(
         lambda a, b, x: np.testing.assert_(a.is_equivalent_to(b, x.ndim)),
         before, after, current)
+    # Every device decodes and learns its share of the rows, not all.
+    assert views[0].tokens.sharding.is_equivalent_to(
+        partitioning.batch_sharding(mesh), 2)
+    cost = program._rollout.lower(
+        current.params['student'], rows, current.step, current.key, rows=B // 2)
+    flops.append(cost.compile().cost_analysis()['flops'])
   results.append(jax.device_get((views, current.params, metrics)))
 
+assert flops[1] < flops[0] / 6, flops
 assert len({str(x.sharding) for x in jax.tree.leaves(current.params)}) > 2
 changed = jax.tree.map(
     lambda a, b: np.abs(a - b).max(), results[0][1]['student'], params)

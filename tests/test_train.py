@@ -181,20 +181,26 @@ def test_config_that_cannot_run_leaves_the_workdir_free(
   assert not (tmp_path / 'a').exists()
 
 
-def test_updates_that_stay_non_finite_end_the_run(
-  tiny, tmp_path, contents, capfd
-):
+def test_updates_that_stay_non_finite_end_the_run(tiny, tmp_path):
   config = checks.validate(
-    tiny(max_skipped=3, eval__every=0, checkpoint__export='last')
+    tiny(
+      max_skipped=3,
+      eval__every=0,
+      checkpoint__every=1,
+      checkpoint__export='last',
+    )
   )
   run = build.build(config)
   broken = jax.tree.map(lambda x: x * np.nan, run.student_params)
   run = dataclasses.replace(run, student_params=broken)
-  with (
-    jax.set_mesh(run.mesh),
-    pytest.raises(FloatingPointError, match='3 consecutive .* step 3 .*rate'),
-  ):
-    train.Trainer(run, str(tmp_path)).train()
+  with jax.set_mesh(run.mesh):
+    with pytest.raises(FloatingPointError, match='3 consecutive .* step 3 '):
+      train.Trainer(run, str(tmp_path)).train()
+    # What was saved before is whole, and the same call ends likewise.
+    with report.open_checkpoints(run, tmp_path) as saved:
+      assert saved.steps == [1, 2]
+    with pytest.raises(FloatingPointError, match='optimizer.learning_rate'):
+      train.Trainer(run, str(tmp_path)).train()
 
 
 def test_training_leaves_the_first_parameters_alone(tiny, tmp_path):
