@@ -105,7 +105,7 @@ def test_a_bare_default_says_what_it_lacks():
     ({'optimizer__learning_rate': 0.0}, ['=0.0: must be in (0, inf)']),
     ({'optimizer__learning_rate': float('nan')}, ['nan: must be in (0, inf)']),
     ({'optimizer__b2': 1.0}, ['optimizer.b2=1.0: must be in [0, 1)']),
-    ({'optimizer__final_fraction': 2}, ['=2: must be in [0, 1]']),
+    ({'optimizer__final_fraction': 2.0}, ['=2.0: must be in [0, 1]']),
     ({'optimizer__trainable': '('}, ["trainable='(' is no regular expression"]),
     ({'sampling__top_p': 0.0}, ['sampling.top_p=0.0: must be in (0, 1]']),
     ({'generate__top_p': 1.5}, ['generate.top_p=1.5: must be in (0, 1]']),

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from kdjax import build
+from kdjax import checks
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(
@@ -41,11 +41,11 @@ def repository_on_the_path(monkeypatch):
 def test_configs_are_valid(path):
   module = load(path)
   assert f'--config=configs/{path.name}' in module.__doc__
-  assert build.validate(module.get_config()) == build.validate(
+  assert checks.validate(module.get_config()) == checks.validate(
     module.get_config('')
   )
   for argument in arguments(module):
-    view = build.validate(module.get_config(argument))
+    view = checks.validate(module.get_config(argument))
     assert view.recipe['name']
     if argument == 'embedded':
       assert not view.student.path.startswith('google/')

@@ -14,9 +14,10 @@ from kdjax.models import decoder_only
 V, S, T = 37, 9, 7
 
 # fmt: off
-NAMES = ('gpt2', 'opt', 'opt_350m', 'llama', 'llama3', 'mistral', 'qwen2',
-         'qwen3', 'gemma2')
-# fmt: on
+NAMES = (
+  'gpt2', 'opt', 'opt_350m', 'llama', 'llama3', 'mistral',
+  'qwen2', 'qwen3', 'gemma2',
+)  # fmt: skip
 every_family = pytest.mark.parametrize('name', NAMES)
 
 
