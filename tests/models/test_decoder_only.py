@@ -13,7 +13,6 @@ from kdjax.models import decoder_only
 
 V, S, T = 37, 9, 7
 
-# fmt: off
 NAMES = (
   'gpt2', 'opt', 'opt_350m', 'llama', 'llama3', 'mistral',
   'qwen2', 'qwen3', 'gemma2',
