@@ -1,7 +1,8 @@
 """SeqKD on XSum: cross-entropy on the teacher's summaries (Kim & Rush 2016).
 
 The teacher writes them first; training then reads them. Two commands, with the
-same config and, for the models that kdjax ships, with `:embedded`:
+same config and, for the models that kdjax ships (greedily, to save time), with
+`:embedded`:
 
   python -m kdjax.main --config=configs/seqkd_xsum.py --mode=generate \\
       --workdir=runs/xsum_teacher
@@ -21,7 +22,7 @@ def get_config(arg: str | None = None):
   else:
     t5.xsum(c)
     t5.distil(c, arg.student, arg.teacher)
+    c.generate.beams = 5
   c.generate.model = 'teacher'
-  c.generate.beams = 5
   c.teacher_responses = 'runs/xsum_teacher'
   return c
