@@ -12,9 +12,8 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
   'A config file, with arguments after a colon. --config.KEY=VALUE sets a key.',
-  # Unknown keys are reported with all else that is wrong with a config.
   lock_config=False,
-  accept_new_attributes=True,
+  accept_new_attributes=True,  # unknown keys are reported with all else
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where the run writes. The same command resumes it.'

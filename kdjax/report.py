@@ -65,18 +65,21 @@ def finish(run: build.Run, workdir: str, params: Any) -> None:
   """Evaluates on the test split, prints the table, writes plot and export.
 
   Writes `results.md`, `results.json`, `curve.png` and `student/`, a Hugging
-  Face directory.
+  Face directory. Where the split has no gold responses there is no table.
   """
   workdir = pathlib.Path(workdir)
   export(run, workdir / 'student', params)
-  systems = {}
-  if run.teacher is not None:
-    systems['teacher'] = 'teacher', run.teacher_params
-  if run.config.student.path:
-    systems['student before'] = 'student', run.initial_params()
-  systems['student after'] = 'student', params
-  results = score(run, systems)
-  publish(run, workdir / 'results', results)
+  c = run.config.eval
+  if run.examples(c.test_split, c.test_examples).responses is None:
+    logger.warning('no table: the %s split has no gold responses', c.test_split)
+  else:
+    systems = {}
+    if run.teacher is not None:
+      systems['teacher'] = 'teacher', run.teacher_params
+    if run.config.student.path:
+      systems['student before'] = 'student', run.initial_params()
+    systems['student after'] = 'student', params
+    publish(run, workdir / 'results', score(run, systems))
   if jax.process_index() == 0:
     curve(workdir, run.metrics[0])
     print(f'curve: {workdir}/curve.png\nstudent: {workdir}/student')

@@ -338,7 +338,8 @@ class Program:
       # Left to XLA, some arrays come back sharded otherwise, and the next step
       # is compiled anew.
       shardings = jax.tree.map(
-        lambda x: x.sharding if x.committed else None, state
+        lambda x: x.sharding if getattr(x, 'committed', False) else None,
+        state,
       )
       self._learn = jax.jit(
         functools.partial(learn, self.settings),

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -126,6 +127,16 @@ def test_student_before_and_after_are_compared_in_pairs(
   assert results['student before']['forward_kl_gold'] == pytest.approx(
     trained['student after']['forward_kl_gold'], rel=1e-5
   )
+
+
+def test_run_on_unlabelled_data_ends_without_a_table(finished, tiny, tmp_path):
+  c = tiny(task__args__target=None, recipe={'name': 'on_policy_kd'})
+  run = build.build(checks.validate(c))
+  shutil.copy(finished / 'metrics.jsonl', tmp_path)
+  with jax.set_mesh(run.mesh):
+    report.finish(run, str(tmp_path), run.initial_params())
+  assert (tmp_path / 'student' / 'model.safetensors').exists()
+  assert not (tmp_path / 'results.md').exists()
 
 
 def test_samples_stand_side_by_side_on_a_terminal(tiny, monkeypatch, caplog):

@@ -1,0 +1,55 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from kdjax import partitioning, rows, types
+
+
+def response(tokens, mask):
+  return types.Response(jnp.array(tokens), jnp.array(mask, bool))
+
+
+def test_scatter_leaves_the_other_rows_empty():
+  found = rows.scatter(
+    response([[1, 2], [3, 0]], [[1, 1], [1, 0]]), jnp.array([2, 0]), 3
+  )
+  np.testing.assert_array_equal(found.tokens, [[3, 0], [0, 0], [1, 2]])
+  np.testing.assert_array_equal(found.mask, [[1, 0], [0, 0], [1, 1]])
+
+
+def test_select_takes_rows_and_fills_up_the_shorter():
+  responses = {
+    'student': response([[1, 2], [3, 4], [5, 6]], [[1, 1], [1, 0], [1, 1]]),
+    'data': response([[7], [8], [9]], [[1], [1], [0]]),
+  }
+  names = ['student', 'teacher', 'data']
+  found = rows.select(names, responses, jnp.array([2, 0, 2]))
+  np.testing.assert_array_equal(found.tokens, [[7, 0], [3, 4], [9, 0]])
+  np.testing.assert_array_equal(found.mask, [[1, 0], [1, 0], [0, 0]])
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 6])
+def test_split_deals_every_row_once(size):
+  x = jnp.arange(12).reshape(6, 2)
+  micros = rows.split({'x': x, 'nothing': None}, size)['x']
+  assert micros.shape == (6 // size, size, 2)
+  assert sorted(micros.reshape(6, 2)[:, 0]) == list(range(0, 12, 2))
+  # Micro-batch m is every M-th row from m on.
+  np.testing.assert_array_equal(micros[0], x[:: 6 // size])
+  np.testing.assert_array_equal(rows.split(x, None), x[None])
+
+
+def test_split_needs_a_divisor():
+  with pytest.raises(ValueError, match='=4 does not divide batch_size=6'):
+    rows.split(jnp.zeros((6, 2)), 4)
+
+
+def test_spread_needs_no_mesh_but_uses_it():
+  x = jnp.arange(4)
+  np.testing.assert_array_equal(jax.jit(rows.spread)(x), x)
+  assert 'sharding' not in str(jax.make_jaxpr(rows.spread)(x))
+  with jax.set_mesh(partitioning.make_mesh(devices=jax.devices()[:1])):
+    spec = str(PartitionSpec(('data', 'fsdp')))
+    assert spec in str(jax.make_jaxpr(rows.spread)(x)).replace('P(', spec[:14])
