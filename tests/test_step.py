@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import optimizers, recipes, state, step, testing, types
+from kdjax import optimizers, recipes, step, testing, types
 from kdjax.objective import Objective, Term
 from tests.step_cases import (
   SGD,
@@ -49,13 +49,8 @@ def test_the_gradient_is_what_finite_differences_say():
   program = gkd()
   views, _ = program.rollout(fresh(program), batch(), 3)
   hidden = program.score(frozen(), batch(), views)
-  loss = lambda params: step.learn(
-    program.settings,
-    state.create({'student': params}, program.settings.optimizer, 0),
-    models()[3],
-    batch(),
-    views,
-    hidden,
+  loss = lambda params: program.learn(
+    fresh(program, params), frozen(), batch(), views, hidden
   )[1]['loss'][0]
   after, _ = program.learn(fresh(program), frozen(), batch(), views, hidden)
   params = models()[1]
