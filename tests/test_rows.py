@@ -53,3 +53,14 @@ def test_spread_needs_no_mesh_but_uses_it():
     text = str(jax.make_jaxpr(rows.spread)(x))
   assert 'sharding_constraint' in text
   assert "spec=P(('data', 'fsdp'),)" in text
+
+
+def test_spread_leaves_rows_that_the_devices_do_not_divide():
+  mesh = jax.sharding.AbstractMesh(
+    (2, 1, 1), partitioning.AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3
+  )
+  with jax.sharding.use_abstract_mesh(mesh):
+    odd = str(jax.make_jaxpr(rows.spread)(jnp.arange(3)))
+    even = str(jax.make_jaxpr(rows.spread)(jnp.arange(4)))
+  assert 'sharding_constraint' not in odd
+  assert 'sharding_constraint' in even
