@@ -13,8 +13,8 @@ _VERSION = re.search(
 # What losses, sampling and models import. Here and below, a lower bound without
 # a reason of its own is the oldest release that the tests ran with.
 BASE = [
-  # 0.10 is the newest for Python 3.11. No upper bound: losses and samplers work
-  # with 0.12, the newest for Python 3.13, too.
+  # 0.10 is the newest for Python 3.11. No upper bound: the losses pass
+  # their tests with 0.12, the newest for Python 3.13, too.
   'jax>=0.10',
   'flax>=0.12',
   'optax>=0.2.8',
@@ -50,7 +50,7 @@ TEST = [
   *TRAIN,
   'ml-dtypes',
   'pytest>=8',
-  'pytest-xdist',  # XLA compiles on one core: two workers nearly halve the time
+  'pytest-xdist',  # XLA compiles a program on one core: a worker each
   'ruff==0.17.6',  # another release may format otherwise
   'tokenizers',
   # What parity is held against. Exact: where a CPU wheel of this version is at
