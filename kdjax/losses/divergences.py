@@ -16,7 +16,8 @@ To add one: write a function of this signature, and its line in DIVERGENCES.
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses import distributions, mixtures
+from kdjax.losses import distributions, kl, mixtures
+from kdjax.losses.adaptive_kl import adaptive_kl
 
 ArrayLike = jax.typing.ArrayLike
 
@@ -54,7 +55,7 @@ def forward_kl(
     https://arxiv.org/abs/1606.07947, section 3.1 (word-level distillation).
   """
   pair = distributions.compare(student_logits, teacher_logits, temperature)
-  return _forward(pair)
+  return kl.forward(pair)
 
 
 def reverse_kl(
@@ -89,7 +90,7 @@ def reverse_kl(
     https://arxiv.org/abs/2307.15190, section 3.
   """
   pair = distributions.compare(student_logits, teacher_logits, temperature)
-  return _reverse(pair)
+  return kl.reverse(pair)
 
 
 def total_variation(
@@ -191,7 +192,7 @@ def generalized_jsd(
     return value if normalized else _scalar(w.beta * w.rest) * value
 
   return _at_ends(
-    beta, w, inside, lambda: _forward(pair), lambda: _reverse(pair)
+    beta, w, inside, lambda: kl.forward(pair), lambda: kl.reverse(pair)
   )
 
 
@@ -240,7 +241,7 @@ def skew_forward_kl(
     alpha,
     w,
     lambda: mixtures.kl_to_mixture(pair, w),
-    lambda: _forward(pair),
+    lambda: kl.forward(pair),
     lambda: _nothing(pair),
   )
 
@@ -292,7 +293,7 @@ def skew_reverse_kl(
     alpha,
     w,
     lambda: mixtures.kl_of_student_to_mixture(pair, flipped),
-    lambda: _reverse(pair),
+    lambda: kl.reverse(pair),
     lambda: _nothing(pair),
   )
 
@@ -304,31 +305,8 @@ DIVERGENCES = {
   'generalized_jsd': generalized_jsd,
   'skew_forward_kl': skew_forward_kl,
   'skew_reverse_kl': skew_reverse_kl,
+  'adaptive_kl': adaptive_kl,
 }
-
-
-def _forward(pair):
-  infinite = (pair.p > 0) & (pair.log_q == -jnp.inf)
-  fixed = distributions.fixed(pair)
-  terms = mixtures.kl_terms(fixed.p, fixed.q, fixed.log_ratio)
-  return distributions.reduce(
-    pair,
-    terms=jnp.where(infinite, jnp.inf, terms),
-    by_log_q=-distributions.gap(pair),
-    by_log_p=jnp.where(infinite, 0.0, pair.p * pair.log_ratio),
-  )
-
-
-def _reverse(pair):
-  infinite = (pair.q > 0) & (pair.log_p == -jnp.inf)
-  fixed = distributions.fixed(pair)
-  terms = mixtures.kl_terms(fixed.q, fixed.p, -fixed.log_ratio)
-  return distributions.reduce(
-    pair,
-    terms=jnp.where(infinite, jnp.inf, terms),
-    by_log_q=jnp.where(infinite, 0.0, -pair.q * pair.log_ratio),
-    by_log_p=distributions.gap(pair),
-  )
 
 
 def _nothing(pair):

@@ -1,0 +1,399 @@
+"""Rewards for policy gradients, and the advantages made of them.
+
+All are float32 constants: no gradient passes through a function of this module.
+A mask [B, T] is True on the tokens of a response, through the first end of
+sequence. They stand together, but need not start at 0. What stands off the mask
+does not matter, and gets 0.
+
+Logits, log-probabilities, rewards and returns beyond LIMIT = 1e9 count as
+LIMIT: every result is finite, but where a NaN stands on the mask.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.losses.masked import masked_mean
+
+ArrayLike = jax.typing.ArrayLike
+
+# Far beyond any logit or log-probability, and 1e6 squares of it still add up in
+# float32. Logits at or below -LIMIT are the missing tokens: masks of -1e9 and
+# of the lowest float32 are in use, and would wreck a mean over the vocabulary.
+LIMIT = 1e9
+
+
+def induced_reward(
+  teacher_logits: jax.Array,
+  tokens: jax.Array,
+  mask: jax.Array,
+  *,
+  value: str = 'max',
+  centered: bool = True,
+) -> jax.Array:
+  """The reward for which the teacher's logits are optimal action values.
+
+  r_t = f(y_t | s_t) - V(s_{t+1}), where f are the logits, less their mean over
+  the vocabulary if `centered`. V(s) = max_v f(v | s), or with
+  value='expectation' sum_v softmax(f(. | s))_v f(v | s).
+
+  V is 0 after the last token of the mask: that token ends the sequence, or is
+  where it was cut, as if it ended there. (The LLMR code drops sequences that
+  were cut: mask them off.)
+
+  Centring makes the reward blind to a constant added to a step's logits, which
+  the softmax doesn't see either. A logit of -inf takes no part in mean and V;
+  choosing that token, or one outside [0, V), is rewarded with about -LIMIT.
+
+  The LMReward code weighs V's expectation by the softmax of s_t instead.
+
+  >>> import jax.numpy as jnp
+  >>> logits = jnp.array([[[1.0, 3.0], [2.0, 0.0]]])
+  >>> mask = jnp.array([[True, True]])
+  >>> print(induced_reward(logits, jnp.array([[1, 0]]), mask))
+  [[0. 1.]]
+
+  Args:
+    teacher_logits: [B, T, V].
+    tokens: [B, T] integers, the response.
+    mask: [B, T] bool.
+    value: 'max' or 'expectation'.
+    centered: whether to subtract each step's mean logit.
+
+  Returns:
+    [B, T] float32.
+
+  Raises:
+    ValueError: if the shapes don't match or `value` is another.
+
+  References:
+    Hao et al., 2022, https://arxiv.org/abs/2210.08708, section 3.2; Li et al.,
+    2024 (LLMR), https://arxiv.org/abs/2409.12500, section 3.
+  """
+  if value not in ('max', 'expectation'):
+    raise ValueError(f"value must be 'max' or 'expectation', got {value!r}.")
+  tokens = jnp.asarray(tokens)
+  _check_shape('teacher_logits without V', teacher_logits[..., 0], tokens)
+  mask = _check_mask(mask, tokens)
+  below, level = _levels(teacher_logits, centered)
+  known = (tokens >= 0) & (tokens < below.shape[-1])
+  index = jnp.where(known, tokens, 0)[..., None]
+  chosen = jnp.take_along_axis(below, index, -1)[..., 0]
+  chosen = jnp.where(known, chosen, -LIMIT)
+  following = level if value == 'max' else level + _mean_below(below)
+  following = jnp.where(_shift(mask), _shift(following), 0.0)
+  return jnp.where(mask, chosen + level - following, 0.0)
+
+
+def teacher_baseline(
+  teacher_logits: jax.Array, *, centered: bool = True
+) -> jax.Array:
+  """What the teacher expects of a state, to subtract from returns.
+
+  b_t = sum_v softmax(f(. | s_t))_v f(v | s_t), with f as in `induced_reward`.
+  A function of the state: it leaves the expected gradient as it is.
+
+  >>> import jax.numpy as jnp
+  >>> print(teacher_baseline(jnp.log(jnp.array([1.0, 3.0]))).round(4))
+  0.2747
+
+  Args:
+    teacher_logits: [..., V].
+    centered: whether to subtract the mean logit.
+
+  Returns:
+    [...] float32.
+
+  References:
+    The `--baseline` of https://github.com/MANGA-UOFA/LMReward.
+  """
+  below, level = _levels(teacher_logits, centered)
+  return level + _mean_below(below)
+
+
+def reverse_kl_reward(
+  teacher_logprobs: jax.Array,
+  student_logprobs: jax.Array,
+  mask: jax.Array,
+  *,
+  scale: ArrayLike = 1.0,
+  clip: ArrayLike | None = None,
+) -> jax.Array:
+  """The reward whose expected sum is minus the sequences' reverse KL.
+
+  r_t = clip((log p(y_t | s_t) - log q(y_t | s_t)) / scale, -clip, clip).
+
+  Two gradients of KL(q || p) over sequences are exact (at scale 1, unclipped):
+  by returns that hold r_t itself, or by returns from r_{t+1} on and the
+  gradient of `reverse_kl` at s_t, which has less variance. MiniLLM's code takes
+  both, and so counts r_t twice. Its scale is 0.5 and its clip 100.
+
+  >>> import jax.numpy as jnp
+  >>> teacher, student = jnp.log(jnp.array([[[0.5, 0.5]], [[0.25, 1.0]]]))
+  >>> mask = jnp.array([[True, False]])
+  >>> print(reverse_kl_reward(teacher, student, mask).round(4))
+  [[0.6931 0.    ]]
+
+  Args:
+    teacher_logprobs: [B, T], of the response's tokens.
+    student_logprobs: [B, T].
+    mask: [B, T] bool.
+    scale: positive; may be traced.
+    clip: positive, or None; may be traced.
+
+  Returns:
+    [B, T] float32.
+
+  Raises:
+    ValueError: if the shapes don't match, or `scale` or `clip` is a number that
+      is not positive.
+
+  References:
+    Gu et al., 2024 (MiniLLM), https://arxiv.org/abs/2306.08543, section 2.2.
+  """
+  check_positive('scale', scale)
+  check_positive('clip', clip)
+  teacher, student = constant(teacher_logprobs), constant(student_logprobs)
+  _check_shape('student_logprobs', student, teacher)
+  mask = _check_mask(mask, teacher)
+  reward = constant((teacher - student) / scale)
+  if clip is not None:
+    reward = jax.lax.stop_gradient(jnp.clip(reward, -clip, clip))
+  return jnp.where(mask, reward, 0.0)
+
+
+def sparse_reward(rewards: jax.Array, mask: jax.Array) -> jax.Array:
+  """Defers all of a sequence's rewards to its last token.
+
+  r'_t = sum_t' r_t' at the last token of the mask, else 0: with a discount of
+  1, every token's return is then that of the whole sequence.
+
+  >>> import jax.numpy as jnp
+  >>> mask = jnp.array([[True, True, False]])
+  >>> print(sparse_reward(jnp.array([[1.0, 2.0, 4.0]]), mask))
+  [[0. 3. 0.]]
+
+  Args:
+    rewards: [B, T].
+    mask: [B, T] bool.
+
+  Returns:
+    [B, T] float32.
+
+  Raises:
+    ValueError: if the shapes don't match.
+
+  References:
+    Hao et al., 2022, https://arxiv.org/abs/2210.08708, section 4.
+  """
+  rewards = constant(rewards)
+  mask = _check_mask(mask, rewards)
+  total = jnp.where(mask, rewards, 0.0).sum(-1, keepdims=True)
+  return jnp.where(mask & (_remaining(mask) == 1), total, 0.0)
+
+
+def reward_to_go(
+  rewards: jax.Array,
+  mask: jax.Array,
+  discount: ArrayLike = 1.0,
+  *,
+  length_normalized: bool = False,
+) -> jax.Array:
+  """Return from each token on.
+
+  G_t = sum_{t' >= t} discount^(t' - t) r_t', divided by the number of tokens
+  from t on if `length_normalized`, as in MiniLLM.
+
+  The exponent is relative: discount^t' would shrink all returns of late tokens.
+
+  >>> import jax.numpy as jnp
+  >>> rewards, mask = jnp.array([[1.0, 2.0, 4.0]]), jnp.ones((1, 3), bool)
+  >>> print(reward_to_go(rewards, mask, 0.5))
+  [[3. 4. 4.]]
+
+  Args:
+    rewards: [B, T].
+    mask: [B, T] bool.
+    discount: a scalar in [0, 1]; may be traced.
+    length_normalized: whether to divide by the remaining length.
+
+  Returns:
+    [B, T] float32.
+
+  Raises:
+    ValueError: if the shapes don't match or the discount is a number outside
+      [0, 1].
+
+  References:
+    Gu et al., 2024 (MiniLLM), https://arxiv.org/abs/2306.08543, section 2.2.
+  """
+  if isinstance(discount, int | float) and not 0 <= discount <= 1:
+    raise ValueError(f'discount must be in [0, 1], got {discount}.')
+  rewards = constant(rewards)
+  mask = _check_mask(mask, rewards)
+  discounts = jnp.broadcast_to(constant(discount), rewards.shape)
+
+  def join(later, earlier):
+    discount, total = earlier
+    return discount * later[0], total + discount * later[1]
+
+  parts = discounts, jnp.where(mask, rewards, 0.0)
+  _, returns = jax.lax.associative_scan(join, parts, reverse=True, axis=1)
+  if length_normalized:
+    returns /= jnp.maximum(_remaining(mask), 1)
+  return jnp.where(mask, returns, 0.0)
+
+
+def whiten(
+  values: jax.Array,
+  mask: jax.Array,
+  *,
+  shift_mean: bool = True,
+  epsilon: float = 1e-8,
+) -> jax.Array:
+  """Scales values to unit variance over the whole batch.
+
+  (x - mean) / sqrt(variance + epsilon), plus the mean unless `shift_mean`; both
+  are those of the tokens on the mask (the variance divides by their number).
+  Equal values give exactly 0.
+
+  >>> import jax.numpy as jnp
+  >>> values, mask = jnp.array([[1.0, 3.0, 9.0]]), jnp.array([[1, 1, 0]])
+  >>> print(whiten(values, mask))
+  [[-1.  1.  0.]]
+
+  Args:
+    values: [B, T].
+    mask: [B, T] bool.
+    shift_mean: whether the result has a mean of 0.
+    epsilon: added to the variance.
+
+  Returns:
+    [B, T] float32.
+
+  Raises:
+    ValueError: if the shapes don't match.
+  """
+  values = constant(values)
+  mask = _check_mask(mask, values)
+  # Differences to one of the values are exactly 0 where all are equal; those to
+  # a rounded mean are not, and 1e-8 would make 1e4 times as much of them.
+  origin = jnp.where(mask, values, -LIMIT).max()
+  mean = masked_mean(values - origin, mask)
+  deviations = values - origin - mean
+  variance = masked_mean(deviations**2, mask)
+  whitened = deviations * jax.lax.rsqrt(variance + epsilon)
+  whitened = whitened if shift_mean else whitened + mean + origin
+  return jnp.where(mask, whitened, 0.0)
+
+
+def group_advantages(
+  rewards: jax.Array,
+  group_size: int,
+  *,
+  scale: bool = True,
+  epsilon: float = 1e-4,
+) -> jax.Array:
+  """Compares the responses to one prompt with each other.
+
+  A_i = (r_i - mean) / (std + epsilon) over the G adjacent rows of a prompt;
+  without the division if not `scale` (Dr. GRPO: the division favours prompts
+  that are nearly always or nearly never solved). The standard deviation is the
+  sample's, which divides by G - 1, as torch.std and so TRL. A group of equal
+  rewards gives exactly 0.
+
+  The mean holds r_i itself: without the division, the expected gradient is
+  1 - 1/G times that of the mean reward.
+
+  >>> import jax.numpy as jnp
+  >>> rewards = jnp.array([0.0, 1.0, 5.0, 5.0])
+  >>> print(group_advantages(rewards, 2, scale=False))
+  [-0.5  0.5  0.   0. ]
+
+  Args:
+    rewards: [B], one a response, rows of one prompt next to each other.
+    group_size: G, at least 2; divides B.
+    scale: whether to divide by the standard deviation.
+    epsilon: added to it.
+
+  Returns:
+    [B] float32; as [:, None], the advantage of all the tokens of a response.
+
+  Raises:
+    ValueError: if `rewards` has another rank, or `group_size` is less than 2 or
+      doesn't divide B.
+
+  References:
+    Shao et al., 2024 (DeepSeekMath), https://arxiv.org/abs/2402.03300, section
+    4.1; Liu et al., 2025 (Dr. GRPO), https://arxiv.org/abs/2503.20783.
+  """
+  rewards = constant(rewards)
+  if rewards.ndim != 1:
+    raise ValueError(
+      f'rewards must be one a response [B], got shape {rewards.shape}: sum '
+      "those of a response's tokens."
+    )
+  if group_size < 2 or rewards.size % group_size:
+    raise ValueError(
+      'group_size must be at least 2 and divide the number of rewards, got '
+      f'{group_size} for {rewards.size}.'
+    )
+  groups = rewards.reshape(-1, group_size)
+  groups = groups - groups[:, :1]  # Equal rewards are exactly 0 from here on.
+  advantages = groups - groups.mean(-1, keepdims=True)
+  if scale:
+    advantages /= groups.std(-1, ddof=1, keepdims=True) + epsilon
+  return advantages.reshape(-1)
+
+
+def constant(values: ArrayLike) -> jax.Array:
+  """Returns float32 values without a gradient, within LIMIT."""
+  values = jax.lax.stop_gradient(jnp.asarray(values, jnp.float32))
+  return jnp.clip(values, -LIMIT, LIMIT)
+
+
+def check_positive(name: str, number: ArrayLike | None) -> None:
+  """Raises a ValueError for a number, not a traced value, at or below 0."""
+  if isinstance(number, int | float) and not number > 0:
+    raise ValueError(f'{name} must be positive, got {number}.')
+
+
+def _levels(logits, centered):
+  """Returns logits [..., V] below each step's top, and f of that top [...]."""
+  logits = constant(logits)
+  top = logits.max(-1, keepdims=True)
+  below = logits - top
+  if not centered:
+    return below, top[..., 0]
+  present = ~(logits <= -LIMIT)  # NaN is present.
+  count = jnp.maximum(present.sum(-1), 1)
+  return below, -jnp.where(present, below, 0.0).sum(-1) / count
+
+
+def _mean_below(below):
+  """Returns the mean [...] of `below` [..., V] under its own softmax."""
+  weights = jnp.exp(below)
+  return (weights * below).sum(-1) / weights.sum(-1)
+
+
+def _shift(values):
+  """Returns the next token's values, 0 after the last."""
+  return jnp.pad(values[:, 1:], ((0, 0), (0, 1)))
+
+
+def _remaining(mask):
+  """Returns how many tokens stand on the mask from each on, [B, T]."""
+  return jnp.flip(jnp.cumsum(jnp.flip(mask, 1), 1), 1)
+
+
+def _check_mask(mask, values):
+  mask = jnp.asarray(mask)
+  _check_shape('mask', mask, values)
+  return mask.astype(bool)
+
+
+def _check_shape(name, array, other):
+  if array.shape != other.shape or array.ndim != 2:
+    raise ValueError(
+      f'{name} must be [B, T] like the tokens, got shape {array.shape} beside '
+      f'{other.shape}.'
+    )
