@@ -1,6 +1,8 @@
 """Language models behind one protocol (`api.LanguageModel`)."""
 
 from kdjax.models.api import Head, LanguageModel, logprobs
+from kdjax.models.copying import copy_layers
+from kdjax.models.mixtures import mixture
 from kdjax.models.pretrained import (
   count_parameters,
   from_config,
@@ -11,9 +13,11 @@ from kdjax.models.pretrained import (
 __all__ = [
   'Head',
   'LanguageModel',
+  'copy_layers',
   'count_parameters',
   'from_config',
   'from_pretrained',
   'logprobs',
+  'mixture',
   'save_pretrained',
 ]

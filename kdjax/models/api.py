@@ -14,6 +14,9 @@ from kdjax import types
 
 Params = Any
 
+# What `hidden_states` can capture; cross-attention in encoder-decoders alone.
+CAPTURES = ('hidden', 'attention', 'cross_attention')
+
 
 @types.struct
 class Head:
@@ -88,8 +91,8 @@ class LanguageModel(Protocol):
   ) -> Any:
     """Returns hidden [B, T, D], where `hidden[:, t]` predicts `response[:, t]`.
 
-    With `capture`, a subset of ('hidden', 'attention'), returns a pair: hidden
-    and a dict of what was captured, layer by layer, embeddings apart.
+    With `capture`, a subset of `CAPTURES`, returns a pair: hidden and a dict of
+    what was captured, layer by layer, embeddings apart.
     """
 
   def output_head(self, params: Params) -> Head:
