@@ -179,7 +179,12 @@ class Examples:
     references: the acceptable texts of each example; empty if unlabelled.
     prompts: prompts as tokens, with the model family's special ids.
     responses: gold responses as tokens, EOS included unless cut off, or None.
-    teacher: teacher responses, likewise, or None; see `sources.attach_teacher`.
+    rejected: dispreferred responses, likewise, or None. `responses` are then
+      the preferred ones.
+    teacher: teacher responses, likewise, or None; see
+      `responses.attach_teacher`.
+    teacher_prompts: what the teacher reads in place of `prompts`, one each
+      template; empty where it reads those.
   """
 
   task: str
@@ -190,7 +195,9 @@ class Examples:
   references: References
   prompts: Ragged
   responses: Ragged | None = None
+  rejected: Ragged | None = None
   teacher: Ragged | None = None
+  teacher_prompts: tuple[Ragged, ...] = ()
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -202,7 +209,8 @@ class Examples:
       for f in dataclasses.fields(self)
       if hasattr(getattr(self, f.name), 'take')
     }
-    return dataclasses.replace(self, **taken)
+    asked = tuple(prompts.take(rows) for prompts in self.teacher_prompts)
+    return dataclasses.replace(self, **taken, teacher_prompts=asked)
 
 
 def write(directory: pathlib.Path, examples: Examples) -> None:
@@ -232,6 +240,11 @@ def _arrays(examples: Examples) -> Iterator[tuple[str, np.ndarray]]:
     'groups': examples.references.groups,
     'prompts': examples.prompts,
     'responses': examples.responses,
+    'rejected': examples.rejected,
+    **{
+      f'teacher_prompts-{i}': prompts
+      for i, prompts in enumerate(examples.teacher_prompts)
+    },
   }
   for name, ragged in parts.items():
     if ragged is not None:
@@ -246,13 +259,21 @@ def read(directory: pathlib.Path) -> Examples:
     paths = [directory / f'{name}.{part}.npy' for part in ('values', 'offsets')]
     return Ragged(*(np.load(path, mmap_mode='r') for path in paths))
 
+  def optional(name: str) -> Ragged | None:
+    held = (directory / f'{name}.offsets.npy').exists()
+    return ragged(name) if held else None
+
   header = json.loads((directory / 'header.json').read_text('utf-8'))
-  labelled = (directory / 'responses.values.npy').exists()
+  templates = len(list(directory.glob('teacher_prompts-*.offsets.npy')))
   return Examples(
     *header,
     ids=Texts(ragged('ids')),
     inputs=Texts(ragged('inputs')),
     references=References(Texts(ragged('references')), ragged('groups')),
     prompts=ragged('prompts'),
-    responses=ragged('responses') if labelled else None,
+    responses=optional('responses'),
+    rejected=optional('rejected'),
+    teacher_prompts=tuple(
+      ragged(f'teacher_prompts-{i}') for i in range(templates)
+    ),
   )

@@ -1,7 +1,9 @@
 """Batches of fixed shapes from materialised examples, by grain."""
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -22,6 +24,7 @@ def train_iterator(
   shard_count: int = 1,
   prompt_padding: str = 'right',
   with_references: bool = False,
+  max_teacher_prompt_tokens: int | None = None,
 ) -> grain.DatasetIterator:
   """Returns an endless iterator over shuffled batches.
 
@@ -42,13 +45,18 @@ def train_iterator(
     shard_count: the number of parts.
     prompt_padding: 'right' or 'left'.
     with_references: puts the acceptable texts into the batches (host only).
+    max_teacher_prompt_tokens: S of the teacher's prompts; else the student's.
 
   Raises:
     ValueError: too few examples for a batch, or one that doesn't fit.
   """
   assemble = _Assembler(
     examples,
-    (max_prompt_tokens, max_response_tokens),
+    _Widths(
+      max_prompt_tokens,
+      max_response_tokens,
+      max_teacher_prompt_tokens or max_prompt_tokens,
+    ),
     pad_id,
     prompt_padding,
     with_references,
@@ -76,6 +84,32 @@ def train_iterator(
   return iter(dataset.to_iter_dataset(options))
 
 
+class Joint:
+  """The main task's batches, with those of further tasks inside.
+
+  An iterator like those it is made of: its state is theirs, by name.
+  """
+
+  def __init__(self, main: Any, others: Mapping[str, Any]):
+    self._iterators = {'': main, **others}
+
+  def __iter__(self) -> 'Joint':
+    return self
+
+  def __next__(self) -> types.Batch:
+    batches = {name: next(each) for name, each in self._iterators.items()}
+    return dataclasses.replace(batches.pop(''), tasks=batches)
+
+  def get_state(self) -> dict[str, Any]:
+    """Returns every iterator's position."""
+    return {name: each.get_state() for name, each in self._iterators.items()}
+
+  def set_state(self, state: Mapping[str, Any]) -> None:
+    """Goes on from a position."""
+    for name, each in self._iterators.items():
+      each.set_state(state[name])
+
+
 def eval_batches(
   examples: examples_lib.Examples,
   batch_size: int,
@@ -86,6 +120,7 @@ def eval_batches(
   shard_index: int = 0,
   shard_count: int = 1,
   prompt_padding: str = 'right',
+  max_teacher_prompt_tokens: int | None = None,
 ) -> Iterator[tuple[types.Batch, int]]:
   """Yields every example once, in order, as (batch, number of valid rows).
 
@@ -97,7 +132,11 @@ def eval_batches(
   """
   assemble = _Assembler(
     examples,
-    (max_prompt_tokens, max_response_tokens),
+    _Widths(
+      max_prompt_tokens,
+      max_response_tokens,
+      max_teacher_prompt_tokens or max_prompt_tokens,
+    ),
     pad_id,
     prompt_padding,
     with_references=True,
@@ -118,13 +157,21 @@ def _check_shard(index: int, count: int) -> None:
     raise ValueError(f'shard_index={index}: expected 0 to {count - 1}')
 
 
+class _Widths(NamedTuple):
+  """Columns of a batch's arrays."""
+
+  prompt: int
+  response: int
+  teacher_prompt: int
+
+
 class _Assembler:
   """Example numbers [B] to a `types.Batch` with numpy leaves."""
 
   def __init__(
     self,
     examples: examples_lib.Examples,
-    widths: tuple[int, int],
+    widths: _Widths,
     pad_id: int,
     prompt_padding: str,
     with_references: bool,
@@ -142,36 +189,47 @@ class _Assembler:
       name: tokens
       for name, tokens in (
         ('data', examples.responses),
+        ('rejected', examples.rejected),
         ('teacher', examples.teacher),
       )
       if tokens is not None
     }
-    _check_width('prompt', examples.prompts, widths[0])
+    _check_width('prompt', examples.prompts, widths.prompt)
+    for tokens in examples.teacher_prompts:
+      _check_width('teacher_prompt', tokens, widths.teacher_prompt)
     for tokens in self._responses.values():
-      _check_width('response', tokens, widths[1])
+      _check_width('response', tokens, widths.response)
 
   def __call__(self, rows: np.ndarray) -> types.Batch:
-    prompt = self._examples.prompts.pad(
-      rows, self._widths[0], self._pad_id, self._padding
-    )
+    examples, widths = self._examples, self._widths
     references = None
     if self._with_references:
-      references = tuple(self._examples.references[int(i)] for i in rows)
+      references = tuple(examples.references[int(i)] for i in rows)
+    teacher_prompts = tuple(
+      self._prompt(tokens, rows, widths.teacher_prompt)
+      for tokens in examples.teacher_prompts
+    )
     return types.Batch(
-      prompt=types.Prompt(*prompt),
+      prompt=self._prompt(examples.prompts, rows, widths.prompt),
+      teacher_prompts=teacher_prompts or None,
       responses={
-        name: types.Response(*tokens.pad(rows, self._widths[1], self._pad_id))
+        name: types.Response(*tokens.pad(rows, widths.response, self._pad_id))
         for name, tokens in self._responses.items()
       },
       example_id=rows.astype(np.int32),
       references=references,
     )
 
+  def _prompt(
+    self, tokens: examples_lib.Ragged, rows: np.ndarray, width: int
+  ) -> types.Prompt:
+    return types.Prompt(*tokens.pad(rows, width, self._pad_id, self._padding))
+
 
 def _check_width(name: str, tokens: examples_lib.Ragged, width: int) -> None:
   longest = int(tokens.lengths.max(initial=0))
   if longest > width:
     raise ValueError(
-      f'a {name} has {longest} tokens, but max_{name}_tokens={width}: load '
-      'the examples with that limit'
+      f'a {name.replace("_", " ")} has {longest} tokens, but '
+      f'max_{name}_tokens={width}: load the examples with that limit'
     )

@@ -12,13 +12,13 @@ import io
 import json
 import lzma
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from kdjax import hub
 from kdjax.data import vocabularies
 
-FORMATS = ('.jsonl', '.csv', '.parquet')
+TABLES = ('.jsonl', '.csv', '.parquet')
 _OPENERS = {'.gz': gzip.open, '.xz': lzma.open}
 
 
@@ -73,7 +73,7 @@ def folder(directory: str, splits: tuple[str, ...]) -> Files:
     FileNotFoundError: the folder holds no such file.
   """
   root = pathlib.Path(directory).expanduser()
-  for suffix in (f + c for f in FORMATS for c in ('', '.gz', '.xz')):
+  for suffix in (f + c for f in TABLES for c in ('', '.gz', '.xz')):
     if any((root / f'{split}{suffix}').is_file() for split in splits):
       return Files(str(root / ('{split}' + suffix)), splits)
   raise FileNotFoundError(
@@ -133,7 +133,9 @@ def _first_line(error: Exception) -> str:
 
 
 def read_rows(path: pathlib.Path) -> Sequence[dict[str, Any]]:
-  """Reads jsonl, csv (either may be .gz or .xz) or parquet, by its ending.
+  """Reads jsonl, csv, txt (each may be .gz or .xz) or parquet, by its ending.
+
+  Of a .txt file, every line that isn't blank is a row {'text': line}.
 
   Raises:
     ValueError: another ending, or a line that does not parse.
@@ -145,15 +147,18 @@ def read_rows(path: pathlib.Path) -> Sequence[dict[str, Any]]:
     import pyarrow.parquet
 
     return datasets.Dataset(pyarrow.parquet.read_table(path))
-  if kind not in ('.jsonl', '.csv'):
+  if kind not in ('.jsonl', '.csv', '.txt'):
     raise ValueError(
-      f'{path}: expected a file that ends in {", ".join(FORMATS)} (the first '
-      'two also with .gz or .xz)'
+      f'{path}: expected a file that ends in .parquet, .jsonl, .csv or .txt '
+      '(the last three also with .gz or .xz)'
     )
   with _OPENERS.get(compression, open)(path, 'rb') as file:
     text = file.read().decode('utf-8-sig')
   if kind == '.csv':
     return list(csv.DictReader(io.StringIO(text, newline='')))
+  if kind == '.txt':
+    lines = (line.removesuffix('\r') for line in text.split('\n'))
+    return [{'text': line} for line in lines if line.strip()]
   return _parse_lines(path, text)
 
 
@@ -208,3 +213,28 @@ class Divided:
 
   def identity(self, split: str) -> str:
     return f'{self.source.identity("train")} {split} {self.sizes}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Reworked:
+  """A source whose 'train' rows go through a function; other splits stay.
+
+  Attributes:
+    source: the source.
+    rework: all rows of 'train' to those that take their place. It belongs to
+      the task: its code and arguments identify it.
+  """
+
+  source: Source
+  rework: Callable[[Iterable[dict[str, Any]]], Sequence[dict[str, Any]]]
+
+  @property
+  def splits(self) -> tuple[str, ...]:
+    return self.source.splits
+
+  def rows(self, split: str) -> Sequence[dict[str, Any]]:
+    rows = self.source.rows(split)
+    return self.rework(rows) if split == 'train' else rows
+
+  def identity(self, split: str) -> str:
+    return self.source.identity(split)

@@ -11,8 +11,6 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from kdjax.data import prompts, sources
 
 SPLITS = ('train', 'validation', 'test')
@@ -26,12 +24,14 @@ class Example(NamedTuple):
     inputs: the prompt.
     target: the gold response, or None in unlabelled data.
     references: all acceptable responses.
+    rejected: a response that `target` is preferred to, or None.
   """
 
   id: str
   inputs: str
   target: str | None
   references: tuple[str, ...] = ()
+  rejected: str | None = None
 
 
 Format = Callable[[Mapping[str, Any], int], Iterable[Example]]
@@ -129,87 +129,17 @@ def _one(inputs: Callable, target: Callable, id_field: str | None) -> Format:
 
 
 @register
-def debsum(prefix: str = '') -> Task:
-  """Debian package descriptions to their one-line synopsis (embedded)."""
-  ask = 'Write the one-line synopsis of this Debian package.\n\n'
-  return Task(
-    name='debsum',
-    source=sources.embedded('debsum'),
-    format=_one(_package(prefix), lambda r: r['summary'], 'id'),
-    chat_format=_one(_package(ask), lambda r: r['summary'], 'id'),
-    metrics=('rouge1', 'rouge2', 'rougeL'),
-    max_prompt_tokens=128,
-    max_response_tokens=32,
-  )
+def xsum(prefix: str = 'summarize: ', data_dir: str | None = None) -> Task:
+  """BBC articles to one sentence (Narayan et al., 2018), prompted as T5.
 
-
-def _package(prefix: str) -> Callable[[Mapping[str, Any]], str]:
-  return lambda row: f'{prefix}{row["id"]}: {row["document"]}'
-
-
-@register
-def debsum_windows(
-  repeats: int = 1, first_words: int = 32, prefix: str = ''
-) -> Task:
-  """Copying: debsum's prompts, a short window of the document as target.
-
-  A fresh model whose attention has first learned to copy learns to summarise
-  many times faster. Windows have 8 to 24 words.
-
-  Args:
-    repeats: windows an example.
-    first_words: windows lie within so many words, so that a truncated prompt
-      still holds what is to be copied.
-    prefix: of the prompts, as for `debsum`.
+  Here and below, `prefix=''` asks with the text alone.
   """
-  inputs = _package(prefix)
-
-  def examples(row: Mapping[str, Any], index: int) -> Iterable[Example]:
-    words = row['document'].split()[:first_words]
-    for repeat in range(repeats):
-      rng = np.random.default_rng([index, repeat])
-      length = min(int(rng.integers(8, 25)), len(words))
-      start = int(rng.integers(0, len(words) - length + 1))
-      window = ' '.join(words[start : start + length])
-      yield Example(f'{row["id"]}/{repeat}', inputs(row), window, (window,))
-
-  return Task(
-    name='debsum_windows',
-    source=sources.embedded('debsum'),
-    format=examples,
-    metrics=('rouge1', 'rouge2', 'rougeL'),
-    max_prompt_tokens=128,
-    max_response_tokens=64,
-  )
-
-
-@register
-def g2p() -> Task:
-  """Spelling to phonemes: CMU Pronouncing Dictionary (embedded)."""
-
-  def examples(row: Mapping[str, Any], index: int) -> Iterable[Example]:
-    sounds = tuple(row['pronunciations'])
-    yield Example(row['word'], ' '.join(row['word']), sounds[0], sounds)
-
-  return Task(
-    name='g2p',
-    source=sources.embedded('g2p'),
-    format=examples,
-    metrics=('exact_match', 'phoneme_error_rate'),
-    max_prompt_tokens=36,
-    max_response_tokens=36,
-  )
-
-
-@register
-def xsum(data_dir: str | None = None) -> Task:
-  """BBC articles to one sentence (Narayan et al., 2018), prompted as T5."""
   source = _hub('EdinburghNLP/xsum', data_dir, revision='refs/convert/parquet')
   return Task(
     name='xsum',
     source=source,
     format=_one(
-      lambda r: f'summarize: {r["document"]}', lambda r: r['summary'], 'id'
+      lambda r: f'{prefix}{r["document"]}', lambda r: r['summary'], 'id'
     ),
     metrics=('rouge1', 'rouge2', 'rougeL'),
     max_prompt_tokens=1024,
@@ -218,15 +148,15 @@ def xsum(data_dir: str | None = None) -> Task:
 
 
 @register
-def cnn_dailymail(data_dir: str | None = None) -> Task:
+def cnn_dailymail(
+  prefix: str = 'summarize: ', data_dir: str | None = None
+) -> Task:
   """News articles to their highlights (version 3.0.0), prompted as T5."""
   return Task(
     name='cnn_dailymail',
     source=_hub('abisee/cnn_dailymail', data_dir, config='3.0.0'),
     format=_one(
-      lambda r: f'summarize: {r["article"]}',
-      lambda r: r['highlights'],
-      'id',
+      lambda r: f'{prefix}{r["article"]}', lambda r: r['highlights'], 'id'
     ),
     metrics=('rouge1', 'rouge2', 'rougeL'),
     max_prompt_tokens=1024,
@@ -235,16 +165,14 @@ def cnn_dailymail(data_dir: str | None = None) -> Task:
 
 
 def _translation(
-  name: str, source: sources.Source, languages: dict[str, str]
+  name: str, source: sources.Source, here: str, there: str, prefix: str
 ) -> Task:
-  """Rows {'translation': {code: text}}, prompted as T5 was trained."""
-  (here, from_name), (there, to_name) = languages.items()
-  ask = f'translate {from_name} to {to_name}: '
+  """Rows {'translation': {code: text}}."""
   return Task(
     name=name,
     source=source,
     format=_one(
-      lambda r: ask + r['translation'][here],
+      lambda r: prefix + r['translation'][here],
       lambda r: r['translation'][there],
       None,
     ),
@@ -255,17 +183,21 @@ def _translation(
 
 
 @register
-def wmt14_ende(data_dir: str | None = None) -> Task:
-  """English to German (WMT 2014; test set newstest2014)."""
+def wmt14_ende(
+  prefix: str = 'translate English to German: ', data_dir: str | None = None
+) -> Task:
+  """English to German (WMT 2014; newstest2014), prompted as T5."""
   source = _hub('wmt/wmt14', data_dir, config='de-en')
-  return _translation('wmt14_ende', source, {'en': 'English', 'de': 'German'})
+  return _translation('wmt14_ende', source, 'en', 'de', prefix)
 
 
 @register
-def wmt16_enro(data_dir: str | None = None) -> Task:
-  """English to Romanian (WMT 2016; test set newstest2016)."""
+def wmt16_enro(
+  prefix: str = 'translate English to Romanian: ', data_dir: str | None = None
+) -> Task:
+  """English to Romanian (WMT 2016; newstest2016), prompted as T5."""
   source = _hub('wmt/wmt16', data_dir, config='ro-en')
-  return _translation('wmt16_enro', source, {'en': 'English', 'ro': 'Romanian'})
+  return _translation('wmt16_enro', source, 'en', 'ro', prefix)
 
 
 @register
@@ -333,54 +265,107 @@ def dolly(data_dir: str | None = None) -> Task:
 
 
 @register
-def file(
-  path: str,
-  input: str,
-  target: str | None = None,
-  prefix: str = '',
-  id: str | None = None,
-  metrics: tuple[str, ...] = ('rouge1', 'rouge2', 'rougeL', 'exact_match'),
+def dailydialog(
+  context: int = 1, prefix: str = '', data_dir: str | None = None
 ) -> Task:
-  """A local jsonl, csv or parquet file.
+  """Utterances of daily conversation to the next one (Li et al., 2017).
 
   Args:
-    path: the file; with '{split}' in it, one file a split.
-    input: the column that holds the prompts.
-    target: the column that holds the responses, or None if unlabelled. Where
-      its values are lists, the first is the response and all are references.
-    prefix: text before every prompt.
-    id: the column that names the examples, else their numbers do.
-    metrics: by which it is judged.
+    context: how many utterances are asked with, one a line; with 1, examples
+      are the pairs of adjacent utterances.
+    prefix: of the prompts.
+    data_dir: a local copy.
   """
+  if context < 1:
+    raise ValueError(f'dailydialog: context={context}, expected at least 1')
 
   def examples(row: Mapping[str, Any], index: int) -> Iterable[Example]:
-    missing = [c for c in (input, target, id) if c and row.get(c) is None]
-    if missing:
-      raise ValueError(
-        f'row {index} of {path} has nothing in the column {missing[0]!r}; '
-        f'its columns are {", ".join(map(str, row))}'
-      )
-    gold = () if target is None else row[target]
-    gold = (gold,) if isinstance(gold, (str, int, float)) else gold
-    gold = tuple(str(text) for text in gold)
-    name = str(row[id] if id else index)
-    first = gold[0] if gold else None
-    yield Example(name, f'{prefix}{row[input]}', first, gold)
+    said = [utterance.strip() for utterance in row['dialog']]
+    for turn in range(1, len(said)):
+      inputs = prefix + '\n'.join(said[max(0, turn - context) : turn])
+      yield Example(f'{index}/{turn}', inputs, said[turn], (said[turn],))
 
   return Task(
-    name='file',
-    source=sources.Files(path),
+    name='dailydialog',
+    source=_hub(
+      'li2017dailydialog/daily_dialog',
+      data_dir,
+      revision='refs/convert/parquet',
+    ),
     format=examples,
-    metrics=tuple(metrics),
-    max_prompt_tokens=512,
+    metrics=('bleu', 'distinct1', 'distinct2'),
+    max_prompt_tokens=128,
+    max_response_tokens=64,
+  )
+
+
+@register
+def dart(prefix: str = '', data_dir: str | None = None) -> Task:
+  """Triples to a sentence (Nan et al., 2021), linearised as in prefix-tuning.
+
+  For training, every sentence of a set of triples is an example, as is usual;
+  for validation and testing every set is, with all its sentences as references.
+  """
+
+  def inputs(row: Mapping[str, Any]) -> str:
+    return prefix + ' | '.join(' : '.join(each) for each in row['tripleset'])
+
+  def examples(row: Mapping[str, Any], index: int) -> Iterable[Example]:
+    texts = tuple(row['annotations']['text'])
+    yield Example(str(index), inputs(row), texts[0], texts)
+
+  def one_text_each(rows: Iterable[Mapping]) -> list[dict[str, Any]]:
+    return [
+      {**row, 'annotations': {'text': [text]}}
+      for row in rows
+      for text in row['annotations']['text']
+    ]
+
+  source = _hub('Yale-LILY/dart', data_dir, revision='refs/convert/parquet')
+  return Task(
+    name='dart',
+    source=sources.Reworked(source, one_text_each),
+    format=examples,
+    metrics=('bleu', 'ter'),
+    max_prompt_tokens=256,
     max_response_tokens=128,
   )
 
 
+@register
+def hh_rlhf(data_dir: str | None = None) -> Task:
+  """Conversations with a better and a worse last answer (Bai et al., 2022).
+
+  The few rows whose two conversations part before the last answer are left out.
+  """
+  tail = '\n\nAssistant:'
+
+  def examples(row: Mapping[str, Any], index: int) -> Iterable[Example]:
+    asked, _, chosen = row['chosen'].rpartition(tail)
+    other, _, rejected = row['rejected'].rpartition(tail)
+    if asked == other:
+      references = (chosen.strip(),)
+      yield Example(str(index), asked + tail, chosen, references, rejected)
+
+  return Task(
+    name='hh_rlhf',
+    source=_hub('Anthropic/hh-rlhf', data_dir, ('train', 'test')),
+    format=examples,
+    tail=tail,
+    metrics=('rouge1', 'rouge2', 'rougeL'),
+    max_prompt_tokens=512,
+    max_response_tokens=256,
+  )
+
+
 def digest() -> str:
-  """sha256 of this module's and the prompts' text.
+  """sha256 of the text of all modules with tasks, and of the prompts'.
 
   Caches are keyed by it: whoever edits a prompt gets fresh data.
   """
-  code = inspect.getsource(inspect.getmodule(Task)) + inspect.getsource(prompts)
+  modules = {inspect.getmodule(each) for each in (*_BUILDERS.values(), Task)}
+  modules = {each for each in modules if getattr(each, '__file__', None)}
+  code = ''.join(
+    sorted(inspect.getsource(each) for each in modules | {prompts})
+  )
   return hashlib.sha256(code.encode()).hexdigest()

@@ -44,7 +44,8 @@ def test_pad_of_nothing_but_empty_rows():
   assert (tokens == 9).all() and not mask.any()
 
 
-def toy(labelled):
+def toy(labelled=True, pairs=False, templates=0):
+  ragged = examples_lib.Ragged.from_rows
   return examples_lib.Examples(
     task='t',
     split='s',
@@ -52,27 +53,37 @@ def toy(labelled):
     ids=examples_lib.Texts.from_strings(['a', 'ä']),
     inputs=examples_lib.Texts.from_strings(['日本', '']),
     references=examples_lib.References.from_lists([['x', 'y'], []]),
-    prompts=examples_lib.Ragged.from_rows([[1, 2], []]),
-    responses=(
-      examples_lib.Ragged.from_rows([[3], [4, 5]]) if labelled else None
-    ),
+    prompts=ragged([[1, 2], []]),
+    responses=ragged([[3], [4, 5]]) if labelled else None,
+    rejected=ragged([[6, 7], [8]]) if pairs else None,
+    teacher_prompts=tuple(ragged([[i], [i, 9]]) for i in range(templates)),
   )
 
 
 def flat(examples):
-  responses = examples.responses
   return (
     list(examples.ids),
     list(examples.inputs),
     list(examples.references),
     lists(examples.prompts),
-    responses if responses is None else lists(responses),
+    examples.responses and lists(examples.responses),
+    examples.rejected and lists(examples.rejected),
+    [lists(prompts) for prompts in examples.teacher_prompts],
   )
 
 
-@pytest.mark.parametrize('labelled', [True, False])
-def test_write_then_read(labelled, tmp_path):
-  written = toy(labelled)
+@pytest.mark.parametrize(
+  'parts',
+  [
+    {},
+    {'labelled': False},
+    {'pairs': True, 'templates': 1},
+    # Two digits: the order is that of numbers.
+    {'templates': 11},
+  ],
+)
+def test_write_then_read(parts, tmp_path):
+  written = toy(**parts)
   examples_lib.write(tmp_path / 'cache', written)
   read = examples_lib.read(tmp_path / 'cache')
   assert flat(read) == flat(written)
@@ -83,5 +94,11 @@ def test_write_then_read(labelled, tmp_path):
 
 
 def test_take():
-  taken = toy(True).take(np.array([1]))
-  assert flat(taken) == (['ä'], [''], [()], [[]], [[4, 5]])
+  taken = toy().take(np.array([1]))
+  assert flat(taken) == (['ä'], [''], [()], [[]], [[4, 5]], None, [])
+  taken = toy(pairs=True, templates=2).take(np.array([1, 0]))
+  assert lists(taken.rejected) == [[8], [6, 7]]
+  assert [lists(p) for p in taken.teacher_prompts] == [
+    [[0, 9], [0]],
+    [[1, 9], [1]],
+  ]

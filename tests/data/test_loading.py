@@ -22,10 +22,13 @@ CHAT = (
 def toy(tmp_path):
   """A local task; loads it into a cache of its own."""
 
-  def load(rows=ROWS, vocabulary='debsum', target='a', **options):
+  def load(
+    rows=ROWS, vocabulary='debsum', target='a', rejected=None, **options
+  ):
     path = tmp_path / 'rows.jsonl'
     path.write_text(''.join(json.dumps(r) + '\n' for r in rows))
-    task = tasks.get('file', path=str(path), input='q', target=target)
+    columns = {'input': 'q', 'target': target, 'rejected': rejected}
+    task = tasks.get('file', path=str(path), **columns)
     options = {
       'max_prompt_tokens': 99,
       'max_response_tokens': 99,
@@ -129,6 +132,132 @@ def test_unlabelled(toy):
   examples = toy(target=None)
   assert examples.responses is None
   assert list(examples.references) == [()] * 3
+
+
+PAIRS = [
+  {'q': 'a', 'a': 'b', 'worse': 'c ' * 9},
+  {'q': 'b', 'a': 'c ' * 9, 'worse': 'a'},
+  {'q': 'a b c ' * 9, 'a': 'c', 'worse': 'a'},
+  {'q': 'c', 'a': 'c', 'worse': 'b'},
+]
+
+
+def test_pairs(toy, tmp_path, tiny_tokenizer):
+  options = {
+    'rows': PAIRS,
+    'vocabulary': tiny_tokenizer(tmp_path / 'tokenizer'),
+    'rejected': 'worse',
+  }
+  whole = toy(**options)
+  assert lists(whole.responses) == [[4, 2], [5] * 9 + [2], [5, 2], [5, 2]]
+  assert lists(whole.rejected) == [[5] * 9 + [2], [3, 2], [3, 2], [4, 2]]
+  with pytest.raises(ValueError, match='1 of 4 rejected responses are longer'):
+    toy(max_response_tokens=9, **options)
+  cut = toy(max_response_tokens=3, on_long='truncate', **options)
+  assert lists(cut.responses) == [row[:3] for row in lists(whole.responses)]
+  assert lists(cut.rejected) == [row[:3] for row in lists(whole.rejected)]
+  kept = toy(
+    max_prompt_tokens=9, max_response_tokens=9, on_long='drop', **options
+  )
+  assert list(kept.ids) == ['3']
+  assert lists(kept.rejected) == [[4, 2]]
+  assert toy(rows=PAIRS, vocabulary=options['vocabulary']).rejected is None
+
+
+def test_labels_on_some_examples_only(toy, monkeypatch):
+  rows = [dict(row, a=[] if row['q'] == 'a' else 'x') for row in PAIRS]
+  with pytest.raises(ValueError, match='1 of 4 examples of file/train have no'):
+    toy(rows)
+
+
+TEMPLATES = ('{input} in one line:', 'Package {input}')
+
+
+def test_teacher_prompts_are_the_prompts_in_templates(toy):
+  examples = toy(teacher_prompts=TEMPLATES)
+  vocabulary = vocabularies.load('debsum')
+  assert len(examples.teacher_prompts) == 2
+  for template, prompts in zip(TEMPLATES, examples.teacher_prompts):
+    texts = [template.replace('{input}', r['q']) for r in ROWS]
+    assert lists(prompts) == [
+      [*vocabulary.encode(text), vocabulary.eos_id] for text in texts
+    ]
+  plain = toy()
+  assert plain.teacher_prompts == ()
+  # The student reads the raw prompt, and the records of responses name it.
+  assert lists(examples.prompts) == lists(plain.prompts)
+  assert list(examples.inputs) == list(plain.inputs)
+
+
+def test_teacher_prompts_take_braces_and_chat_templates(
+  toy, tmp_path, tiny_tokenizer
+):
+  name = tiny_tokenizer(tmp_path / 'tokenizer', CHAT, bos=True)
+  rows = [{'q': 'a {input} {0}', 'a': 'c'}]
+  options = {'rows': rows, 'vocabulary': name, 'max_prompt_tokens': 99}
+  (prompts,) = toy(teacher_prompts=['b {input} c'], **options).teacher_prompts
+  assert lists(prompts) == [[1, 4, 3, 0, 0, 5]]
+  (prompts,) = toy(
+    teacher_prompts=['b {input} c'], chat_template=True, **options
+  ).teacher_prompts
+  assert lists(prompts) == [[6, 8, 4, 3, 0, 0, 5, 7, 8]]
+  cut = toy(
+    teacher_prompts=['b {input} c', '{input}'],
+    chat_template=True,
+    on_long='truncate',
+    max_teacher_prompt_tokens=7,
+    **options,
+  )
+  assert [lists(p) for p in cut.teacher_prompts] == [
+    [[6, 8, 4, 3, 5, 7, 8]],
+    [[6, 8, 3, 0, 0, 7, 8]],
+  ]
+
+
+def test_truncation_keeps_what_ends_a_template(toy):
+  options = {'on_long': 'truncate', 'teacher_prompts': TEMPLATES}
+  examples = toy(max_prompt_tokens=9, **options)
+  vocabulary = vocabularies.load('debsum')
+  for template, prompts in zip(TEMPLATES, examples.teacher_prompts):
+    assert prompts.lengths.max() == 9
+    for prompt in prompts:
+      assert prompt[-1] == vocabulary.eos_id
+      before, after = template.split('{input}')
+      text = vocabulary.decode(prompt)
+      assert text.startswith(before.strip()) and text.endswith(after.strip())
+  # The limit is the teacher's own.
+  own = toy(max_prompt_tokens=9, max_teacher_prompt_tokens=60, **options)
+  assert own.prompts.lengths.max() == 9
+  assert own.teacher_prompts[0].lengths.max() > 9
+  with pytest.raises(ValueError, match='max_teacher_prompt_tokens=3 leaves no'):
+    toy(max_teacher_prompt_tokens=3, **options)
+
+
+def test_a_long_teacher_prompt_drops_the_example(toy):
+  longest = int(toy().prompts.lengths.max())
+  options = {'teacher_prompts': TEMPLATES, 'max_prompt_tokens': longest}
+  with pytest.raises(ValueError, match='1 of 3 teacher prompts are longer'):
+    toy(**options)
+  kept = toy(on_long='drop', **options)
+  assert list(kept.ids) == ['0', '1']
+  parts = (kept.prompts, kept.responses, *kept.teacher_prompts)
+  assert [len(part) for part in parts] == [2] * 4
+
+
+def test_teacher_prompts_are_cached(toy, monkeypatch):
+  fresh = toy(teacher_prompts=TEMPLATES)
+  monkeypatch.setattr(loading, '_tokenise', None)
+  cached = toy(teacher_prompts=list(TEMPLATES))
+  for one, other in zip(cached.teacher_prompts, fresh.teacher_prompts):
+    assert lists(one) == lists(other)
+  with pytest.raises(TypeError):
+    toy(teacher_prompts=TEMPLATES[::-1])
+
+
+@pytest.mark.parametrize('templates', [['Sum up:'], '{input}'])
+def test_templates_hold_the_input(templates, toy):
+  with pytest.raises(ValueError, match='has no {input}'):
+    toy(teacher_prompts=templates)
 
 
 def test_limit_and_ids(toy):

@@ -12,7 +12,7 @@ SHAPE = {'max_prompt_tokens': 6, 'max_response_tokens': 5, 'pad_id': 0}
 EOS = 1
 
 
-def make(count=10, labelled=True, teacher=False):
+def make(count=10, labelled=True, teacher=False, pairs=False, templates=0):
   """Example i has the prompt [i + 10] * (i % 6) and i % 4 words and EOS."""
   names = [f'n{i}' for i in range(count)]
   prompts = [[i + 10] * (i % 6) for i in range(count)]
@@ -27,7 +27,12 @@ def make(count=10, labelled=True, teacher=False):
     references=examples_lib.References.from_lists([[n] for n in names]),
     prompts=ragged(prompts),
     responses=ragged(responses) if labelled else None,
+    rejected=ragged([[i + 70, EOS] for i in range(count)]) if pairs else None,
     teacher=ragged([[7, EOS]] * count) if teacher else None,
+    teacher_prompts=tuple(
+      ragged([[i + 30] * (1 + i % 8) for i in range(count)])
+      for _ in range(templates)
+    ),
   )
 
 
@@ -125,6 +130,40 @@ def test_dtypes_and_optional_parts():
     batch.responses['teacher'].tokens, [[7, EOS, 0, 0, 0]] * 2
   )
   assert batch.references == tuple((f'n{i}',) for i in batch.example_id)
+
+
+def test_pairs_stand_side_by_side():
+  batch = next(pipeline.train_iterator(make(pairs=True), 4, seed=0, **SHAPE))
+  assert set(batch.responses) == {'data', 'rejected'}
+  rejected = batch.responses['rejected']
+  np.testing.assert_array_equal(rejected.tokens[:, 0], batch.example_id + 70)
+  np.testing.assert_array_equal(rejected.mask, [[1, 1, 0, 0, 0]] * 4)
+
+
+@pytest.mark.parametrize('side', ['left', 'right'])
+def test_teacher_prompts_have_their_own_width(side):
+  shape = dict(SHAPE, max_teacher_prompt_tokens=8, prompt_padding=side)
+  examples = make(templates=2)
+  train = next(pipeline.train_iterator(examples, 4, seed=0, **shape))
+  for batch in (
+    train,
+    *(b for b, _ in pipeline.eval_batches(examples, 4, **shape)),
+  ):
+    assert batch.prompt.tokens.shape == (4, 6)
+    assert len(batch.teacher_prompts) == 2
+    for prompt in batch.teacher_prompts:
+      assert prompt.tokens.shape == (4, 8)
+      np.testing.assert_array_equal(
+        prompt.mask.sum(1), 1 + batch.example_id % 8
+      )
+      first = prompt.tokens[np.arange(4), prompt.mask.argmax(1)]
+      np.testing.assert_array_equal(first, batch.example_id + 30)
+      edge = prompt.mask[:, -1 if side == 'left' else 0]
+      assert edge.all()
+  with pytest.raises(ValueError, match='8 tokens, but max_teacher_prompt_tok'):
+    pipeline.train_iterator(examples, 4, seed=0, **SHAPE)
+  plain = next(pipeline.train_iterator(make(), 4, seed=0, **SHAPE))
+  assert plain.teacher_prompts is None
 
 
 @pytest.mark.parametrize('shards', [1, 2, 3])

@@ -50,9 +50,9 @@ def test_bad_line_is_named(tmp_path):
 
 
 def test_unknown_ending(tmp_path):
-  path = tmp_path / 'rows.txt'
+  path = tmp_path / 'rows.tsv'
   path.write_text('x')
-  with pytest.raises(ValueError, match='.jsonl, .csv, .parquet'):
+  with pytest.raises(ValueError, match='.parquet, .jsonl, .csv or .txt'):
     sources.read_rows(path)
 
 
@@ -95,6 +95,17 @@ def test_divided_splits_partition_whatever_the_order(tmp_path):
   assert [len(p) for p in parts] == [12, 3, 5]
   assert sorted(sum(parts, [])) == sorted(r['q'] for r in rows)
   assert split(rows[::-1]) == parts
+
+
+def test_reworked_leaves_other_splits_alone(tmp_path):
+  write(tmp_path / 'train.jsonl')
+  write(tmp_path / 'test.jsonl')
+  whole = sources.folder(str(tmp_path), ('train', 'test'))
+  reworked = sources.Reworked(whole, lambda rows: list(rows)[1:])
+  assert reworked.splits == whole.splits
+  assert reworked.rows('train') == ROWS[1:]
+  assert reworked.rows('test') == ROWS
+  assert reworked.identity('test') == whole.identity('test')
 
 
 def test_unreachable_hub_names_the_way_out(monkeypatch):

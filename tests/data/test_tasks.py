@@ -19,6 +19,20 @@ HUB_ROWS = {
     'response': 'Hello',
     'category': 'x',
   },
+  'dailydialog': {
+    'dialog': [' Hi . ', 'Hello !', ' Tea ? '],
+    'act': [1, 1, 2],
+    'emotion': [0, 0, 0],
+  },
+  'dart': {
+    'tripleset': [['Rome', 'country', 'Italy'], ['Rome', 'river', 'Tiber']],
+    'subtree_was_extended': False,
+    'annotations': {'source': ['x', 'y'], 'text': ['In Italy.', 'Rome.']},
+  },
+  'hh_rlhf': {
+    'chosen': '\n\nHuman: Hi\n\nAssistant: A\n\nHuman: B\n\nAssistant: Good',
+    'rejected': '\n\nHuman: Hi\n\nAssistant: A\n\nHuman: B\n\nAssistant: Bad',
+  },
 }
 EXPECTED = {
   'xsum': ('7', 'summarize: Long.', 'Short.'),
@@ -42,6 +56,56 @@ def test_hub_schema(name, tmp_path):
   _, example = first(name, tmp_path)
   assert (example.id, example.inputs, example.target) == EXPECTED[name]
   assert example.references == (example.target,)
+
+
+@pytest.mark.parametrize('name', EXPECTED)
+def test_raw_prompts(name, tmp_path):
+  _, example = first(name, tmp_path, prefix='')
+  assert EXPECTED[name][1].endswith(f': {example.inputs}')
+  assert ':' not in example.inputs
+  _, asked = first(name, tmp_path, prefix='Say: ')
+  assert asked == example._replace(inputs=f'Say: {example.inputs}')
+
+
+def test_dailydialog_answers_adjacent_utterances(tmp_path):
+  row = HUB_ROWS['dailydialog']
+  task, _ = first('dailydialog', tmp_path)
+  assert list(task.format(row, 4)) == [
+    tasks.Example('4/1', 'Hi .', 'Hello !', ('Hello !',)),
+    tasks.Example('4/2', 'Hello !', 'Tea ?', ('Tea ?',)),
+  ]
+  longer, _ = first('dailydialog', tmp_path, context=2, prefix='> ')
+  inputs = [e.inputs for e in longer.format(row, 4)]
+  assert inputs == ['> Hi .', '> Hi .\nHello !']
+  assert list(task.format({'dialog': ['alone']}, 0)) == []
+  with pytest.raises(ValueError, match='context=0'):
+    tasks.get('dailydialog', context=0)
+
+
+def test_dart_trains_on_every_text_and_judges_by_all(tmp_path):
+  splits = {}
+  for split in ('train', 'test'):
+    task, _ = first('dart', tmp_path, split)
+    rows = task.source.rows(split)
+    splits[split] = [e for i, r in enumerate(rows) for e in task.format(r, i)]
+  inputs = 'Rome : country : Italy | Rome : river : Tiber'
+  assert splits['train'] == [
+    tasks.Example('0', inputs, 'In Italy.', ('In Italy.',)),
+    tasks.Example('1', inputs, 'Rome.', ('Rome.',)),
+  ]
+  both = ('In Italy.', 'Rome.')
+  assert splits['test'] == [tasks.Example('0', inputs, 'In Italy.', both)]
+
+
+def test_hh_rlhf_splits_off_the_last_answers(tmp_path):
+  task, example = first('hh_rlhf', tmp_path)
+  row = HUB_ROWS['hh_rlhf']
+  assert example.inputs.endswith(f'Human: B{task.tail}')
+  assert example.inputs + example.target == row['chosen']
+  assert example.inputs + example.rejected == row['rejected']
+  assert example.references == ('Good',)
+  parted = row | {'rejected': '\n\nHuman: C\n\nAssistant: Bad'}
+  assert list(task.format(parted, 0)) == []
 
 
 def test_gsm8k_shots(tmp_path):
@@ -81,51 +145,17 @@ def test_gsm8k_metrics_accept_its_own_targets(shots, tmp_path):
 
 
 def test_metrics_exist():
-  args = {'file': {'path': 'x', 'input': 'y'}}
+  args = {'file': {'path': 'x', 'input': 'y'}, 'text': {'path': 'x'}}
   for name in tasks.names():
     text.check_names(tasks.get(name, **args.get(name, {})).metrics)
 
 
-@pytest.mark.parametrize('name', ['debsum', 'g2p'])
-def test_embedded_splits_share_no_example(name):
-  task = tasks.get(name)
-  rows = {s: task.source.rows(s) for s in ('validation', 'test')}
-  field = 'source' if name == 'debsum' else 'word'
-  validation, test = ({r[field] for r in rows[s]} for s in rows)
-  assert validation and test and not validation & test
-
-
-def test_debsum_windows_are_copied_and_deterministic():
-  task = tasks.get('debsum_windows', repeats=3, first_words=20)
-  row = {'id': 'foo', 'document': ' '.join(f'w{i}' for i in range(100))}
-  examples = list(task.format(row, 5))
-  assert examples == list(task.format(row, 5))
-  assert [e.target for e in examples] != [e.target for e in task.format(row, 6)]
-  assert [e.id for e in examples] == ['foo/0', 'foo/1', 'foo/2']
-  within = ' '.join(row['document'].split()[:20])
-  for example in examples:
-    assert example.target in within
-    assert 8 <= len(example.target.split()) <= 20
-  short = next(iter(task.format({'id': 'x', 'document': 'two words'}, 0)))
-  assert short.target == 'two words'
-
-
-def test_g2p_has_all_pronunciations():
-  row = {'word': 'cat', 'pronunciations': ['K AE T', 'K AH T']}
-  example = next(iter(tasks.get('g2p').format(row, 0)))
-  sounds = ('K AE T', 'K AH T')
-  assert example == tasks.Example('cat', 'c a t', 'K AE T', sounds)
-
-
-def test_file_columns():
-  task = tasks.get('file', path='x.jsonl', input='q', target='a', prefix='> ')
-  row = {'q': 'why', 'a': ['so', 'thus']}
-  example = next(iter(task.format(row, 3)))
-  assert example == tasks.Example('3', '> why', 'so', ('so', 'thus'))
-  with pytest.raises(ValueError, match="column 'a'; its columns are q, b"):
-    list(task.format({'q': 'why', 'b': 'so'}, 3))
-  unlabelled = tasks.get('file', path='x.jsonl', input='q')
-  assert next(iter(unlabelled.format(row, 0))).target is None
+def test_digest_covers_the_modules_of_all_tasks(monkeypatch):
+  before = tasks.digest()
+  monkeypatch.setattr(tasks, '_BUILDERS', dict(tasks._BUILDERS))
+  # A task of this file: the digest now changes with it.
+  tasks.register(first)
+  assert tasks.digest() != before
 
 
 def test_unknown_names_and_arguments():
