@@ -24,5 +24,5 @@ def get_config(arg: str | None = None):
     t5.distil(c, arg.student, arg.teacher)
     c.generate.beams = 5
   c.generate.model = 'teacher'
-  c.teacher_responses = 'runs/xsum_teacher'
+  c.task.teacher_responses = 'runs/xsum_teacher'
   return c

@@ -10,19 +10,22 @@ import jax
 from kdjax import (
   data,
   evaluation,
-  hub,
+  feed,
   memory,
   models,
   objective,
   optimizers,
   partitioning,
   recipes,
+  rewards,
+  roles,
+  state,
   step,
   types,
 )
 from kdjax.checks import ROLES, given
-from kdjax.config import Config
-from kdjax.data import pipeline, responses, tasks, vocabularies
+from kdjax.config import Config, Optimizer
+from kdjax.data import pipeline, tasks, vocabularies
 from kdjax.models import api
 
 logger = logging.getLogger(__name__)
@@ -34,13 +37,15 @@ class Run:
 
   Attributes:
     config: what all of it was built from.
-    vocabulary: the tokenizer that both models share.
-    task: the task's description.
+    vocabulary: the tokenizer that all models share.
+    task: the main task's description.
     mesh: of all devices.
     objective: the recipe's terms.
     student: the model that trains.
     student_params: as it starts, on the host.
     teacher: the frozen model or None, with `teacher_params` on the devices.
+    reward: the reward model or None, with `reward_params` on the devices.
+    reference_params: on the devices, where a term reads a reference.
   """
 
   config: Config
@@ -52,105 +57,112 @@ class Run:
   student_params: api.Params
   teacher: api.LanguageModel | None
   teacher_params: api.Params | None
+  reward: api.LanguageModel | None = None
+  reward_params: Any = None
+  reference_params: api.Params | None = None
 
   def initial_params(self) -> api.Params:
     """Puts the student's first parameters on the devices."""
     return _place(self.mesh, self.student_params)
 
+  def initial_state(self) -> state.State:
+    """Returns the state before the first update.
+
+    Raises:
+      ValueError: teacher and student don't fit what a term matches.
+    """
+    settings = self.settings()
+    own = {'student': self.student_params, 'teacher': self.teacher_params}
+    key = jax.random.key(self.config.seed)
+    extra = _place(self.mesh, step.auxiliary(settings, own, key))
+    return state.create(
+      {'student': self.initial_params(), **extra},
+      self.optimizer(extra),
+      self.config.seed,
+      stale=self.config.behaviour_sync > 0,
+    )
+
   @property
-  def frozen(self) -> dict[str, api.Params]:
+  def frozen(self) -> dict[str, Any]:
     """Parameters that don't train, by name."""
-    return {} if self.teacher is None else {'teacher': self.teacher_params}
+    found = {
+      'teacher': self.teacher_params,
+      'reward': self.reward_params,
+      'reference': self.reference_params,
+    }
+    return {
+      name: params for name, params in found.items() if params is not None
+    }
 
   @property
   def metrics(self) -> tuple[str, ...]:
     """The names of the generation metrics."""
     return tuple(self.config.eval.metrics) or self.task.metrics
 
-  def optimizer(self):
-    """Returns the optimizer of the student's parameters."""
-    fields = dataclasses.asdict(self.config.optimizer)
-    fields['clip_norm'] = fields['clip_norm'] or None
-    fields['trainable'] = fields['trainable'] or None
+  def optimizer(self, auxiliary: Mapping[str, Any] = {}):
+    """Returns the optimizer of the student's and of terms' own parameters."""
+    c = self.config
+    updates = c.steps * c.updates_per_rollout
+    own = _optimizer(c.auxiliary_optimizer, updates)
     return optimizers.build(
-      optimizers.OptimizerConfig(**fields, total_steps=self.config.steps)
+      _optimizer(c.optimizer, updates), dict.fromkeys(auxiliary, own)
     )
+
+  def settings(self) -> step.Settings:
+    """Returns what a step is made of."""
+    c, goal = self.config, self.objective
+    return step.Settings(
+      student=self.student,
+      teacher=self.teacher if c.teacher_mix or self._reads_teacher() else None,
+      objective=goal,
+      optimizer=self.optimizer(
+        {
+          term.name: None
+          for term in goal.terms
+          if objective.LOSSES[term.loss].auxiliary
+        }
+      ),
+      max_new_tokens=c.task.max_response_tokens,
+      sampling=dataclasses.asdict(c.sampling),
+      teacher_sampling=(
+        dataclasses.asdict(c.teacher_sampling) if feed.online(c, goal) else None
+      ),
+      teacher_mix=c.teacher_mix,
+      reward_model=self.reward,
+      rewards={name: rewards.get(name) for name in goal.foreign_rewards()},
+      decode=self.vocabulary.decode,
+      updates_per_rollout=c.updates_per_rollout,
+      behaviour_sync=c.behaviour_sync,
+      micro_batch=c.micro_batch_size or None,
+      measure_every=c.log_every,
+    )
+
+  def _reads_teacher(self) -> bool:
+    goal = self.objective
+    return 'teacher' in goal.models() or bool(feed.online(self.config, goal))
 
   def program(self) -> step.Program:
     """Returns the jitted step."""
-    c = self.config
-    uses_teacher = self.objective.needs_teacher
-    return step.Program(
-      step.Settings(
-        student=self.student,
-        teacher=self.teacher if uses_teacher else None,
-        objective=self.objective,
-        optimizer=self.optimizer(),
-        max_new_tokens=c.task.max_response_tokens,
-        sampling=dataclasses.asdict(c.sampling),
-        micro_batch=c.micro_batch_size or None,
-        measure_every=c.log_every,
-      )
-    )
+    return step.Program(self.settings())
 
   def examples(self, split: str, limit: int = 0) -> data.Examples:
-    """Loads a split of the task: `limit` examples, or the task's (0: all)."""
-    t = self.config.task
-    limits = [n for n in (limit, t.limit) if n]
-    return data.load(
-      self.task,
-      split,
-      self.vocabulary,
-      max_prompt_tokens=t.max_prompt_tokens,
-      max_response_tokens=t.max_response_tokens,
-      on_long=t.on_long,
-      limit=min(limits, default=None),
-      chat_template=t.chat_template,
+    """Loads a split of the main task, `limit` examples (0: the task's)."""
+    return feed.examples(
+      self.config.task, self.task, split, self.vocabulary, limit
     )
 
-  def _shapes(self) -> dict[str, Any]:
-    t = self.config.task
-    return {
-      'max_prompt_tokens': t.max_prompt_tokens,
-      'max_response_tokens': t.max_response_tokens,
-      'pad_id': self.vocabulary.pad_id,
-      'prompt_padding': t.prompt_padding,
-      'shard_index': jax.process_index(),
-      'shard_count': jax.process_count(),
-    }
-
   def train_iterator(self) -> Any:
-    """Returns the endless iterator over training batches.
-
-    Raises:
-      FileNotFoundError: of the data or the teacher's responses.
-      ValueError: the data has no gold responses, and the recipe needs them.
-    """
-    c = self.config
-    examples = self.examples('train')
-    if 'data' in self.objective.sources() and examples.responses is None:
-      raise ValueError(
-        f'recipe {c.recipe["name"]!r} learns from gold responses, but the '
-        f'task {self.task.name!r} has none: name their column in '
-        'task.args.target, or choose a recipe that learns from the student '
-        "alone, such as 'on_policy_kd'"
-      )
-    if 'teacher' in self.objective.sources():
-      examples = responses.attach_teacher(
-        examples,
-        c.teacher_responses,
-        max_response_tokens=c.task.max_response_tokens,
-      )
-    rows = c.batch_size // jax.process_count()
-    return pipeline.train_iterator(
-      examples, rows, seed=c.seed, **self._shapes()
+    """Returns the endless iterator over training batches; see `feed`."""
+    return feed.train_iterator(
+      self.config, self.task, self.objective, self.vocabulary
     )
 
   def batches(
     self, examples: data.Examples, rows: int
   ) -> Iterator[tuple[types.Batch, int]]:
     """Yields every example once, in batches of `rows`."""
-    return pipeline.eval_batches(examples, rows, **self._shapes())
+    shapes = feed.shapes(self.config.task, self.vocabulary)
+    return pipeline.eval_batches(examples, rows, **shapes)
 
   def evaluator(self, role: str) -> evaluation.Evaluator:
     """Returns the evaluator of the 'student' or the 'teacher'."""
@@ -178,13 +190,13 @@ class Run:
     return partitioning.shard_batch(self.mesh, tree)
 
 
-def build(c: Config, roles: tuple[str, ...] = ROLES) -> Run:
+def build(c: Config, wanted: tuple[str, ...] = ROLES) -> Run:
   """Loads the models and the tokenizer that a config names.
 
   Args:
     c: the config.
-    roles: the models that are wanted; the others are None, as is a teacher
-      that the config doesn't name.
+    wanted: the models that are; the others are None, as is one that the config
+      doesn't name.
 
   Raises:
     FileNotFoundError: a file or hub id can't be had.
@@ -193,13 +205,20 @@ def build(c: Config, roles: tuple[str, ...] = ROLES) -> Run:
   args = dict(c.recipe)
   goal = recipes.build(args.pop('name'), **args)
   mesh = partitioning.make_mesh(**dataclasses.asdict(c.mesh))
-  wanted = [role for role in roles if given(getattr(c, role))]
-  _check_memory(c, wanted, mesh)
+  named = [role for role in wanted if given(getattr(c, role))]
+  _check_memory(c, named, mesh)
   vocabulary = vocabularies.load(c.task.vocabulary)
   parts = dict.fromkeys(ROLES, (None, None))
-  for role in wanted:
-    parts[role] = _load(role, c, vocabulary)
-    logger.info('%s: %s', role, describe(*parts[role]))
+  for role in named:
+    parts[role] = roles.load(role, c, vocabulary)
+    logger.info('%s: %s', role, roles.describe(*parts[role]))
+  reward, reward_params = parts['reward']
+  if reward is not None:
+    head = roles.load_reward_head(c)
+    reward_params = {'model': reward_params, 'head': head}
+  reference = None
+  if 'reference' in goal.models():
+    reference = _reference(*parts['student'], *parts['reference'])
   return Run(
     config=c,
     vocabulary=vocabulary,
@@ -210,103 +229,46 @@ def build(c: Config, roles: tuple[str, ...] = ROLES) -> Run:
     student_params=parts['student'][1],
     teacher=parts['teacher'][0],
     teacher_params=_place(mesh, parts['teacher'][1]),
+    reward=reward,
+    reward_params=_place(mesh, reward_params),
+    reference_params=_place(mesh, reference),
   )
 
 
-def _check_memory(c: Config, roles: list[str], mesh: jax.sharding.Mesh) -> None:
+def _reference(
+  student: api.LanguageModel | None,
+  params: api.Params,
+  model: api.LanguageModel | None,
+  own: api.Params,
+) -> api.Params:
+  """Returns the reference's parameters: its own, or the student's first."""
+  if model is None:
+    return params
+  shapes = [jax.tree.map(lambda x: x.shape, each) for each in (params, own)]
+  if student is None or shapes[0] != shapes[1]:
+    raise ValueError(
+      'the reference is of another shape than the student: name one of the '
+      "student's architecture, or leave reference.path empty for the student "
+      'as it starts'
+    )
+  return own
+
+
+def _check_memory(c: Config, names: list[str], mesh: jax.sharding.Mesh) -> None:
   sizes = dict.fromkeys(ROLES, 0)
-  for role in roles:
+  for role in names:
     if path := getattr(c, role).path:
       sizes[role] = models.count_parameters(path)
-  memory.check(sizes['student'], sizes['teacher'], c.optimizer.name, mesh)
+  frozen = sum(size for role, size in sizes.items() if role != 'student')
+  memory.check(sizes['student'], frozen, c.optimizer.name, mesh)
 
 
-def _place(mesh: jax.sharding.Mesh, params: api.Params) -> api.Params:
+def _place(mesh: jax.sharding.Mesh, params: Any) -> Any:
   return jax.device_put(params, partitioning.params_sharding(mesh, params))
 
 
-def _load(
-  role: str, config: Config, vocabulary: vocabularies.Vocabulary
-) -> tuple[api.LanguageModel, api.Params]:
-  """Returns a role's model and its parameters, on the host."""
-  c = getattr(config, role)
-  options: Mapping[str, Any] = {
-    'dtype': c.dtype,
-    'scan': c.scan,
-    'remat': c.remat,
-    'dropout': c.dropout,
-    'num_tokens': vocabulary.size,
-  }
-  if c.config:
-    key = jax.random.fold_in(jax.random.key(config.seed), role == 'teacher')
-    defaults = {
-      'vocab_size': vocabulary.size,
-      'eos_token_id': vocabulary.eos_id,
-      'pad_token_id': vocabulary.pad_id,
-    }
-    model, params = models.from_config(
-      {**defaults, **c.config}, key, init=c.init, **options
-    )
-    params = jax.device_get(params)
-  else:
-    _check_tokenizer(role, c.path, vocabulary)
-    model, params = models.from_pretrained(c.path, **options)
-  _check_sizes(f'{role} {c.path or "config"}', model, config, vocabulary)
-  # Gold responses end in the tokenizer's id, so models that learn from them do.
-  ends = dict.fromkeys((*model.eos_ids, vocabulary.eos_id))
-  return dataclasses.replace(
-    model, eos_ids=tuple(ends), pad_id=vocabulary.pad_id
-  ), params
-
-
-def _check_sizes(
-  name: str,
-  model: api.LanguageModel,
-  c: Config,
-  vocabulary: vocabularies.Vocabulary,
-) -> None:
-  if model.vocab_size < vocabulary.size:
-    raise ValueError(
-      f'{name} has {model.vocab_size} embeddings, but the tokenizer '
-      f"{vocabulary.spec!r} has {vocabulary.size} tokens: name the model's "
-      'own tokenizer in task.vocabulary'
-    )
-  prompt, response = c.task.max_prompt_tokens, c.task.max_response_tokens
-  limit = model.max_positions
-  if limit is not None and prompt + response > limit:
-    raise ValueError(
-      f'task.max_prompt_tokens={prompt} and task.max_response_tokens='
-      f'{response} add up to {prompt + response}, but {name} has {limit} '
-      'positions: lower one of the two'
-    )
-
-
-def _check_tokenizer(
-  role: str, path: str, vocabulary: vocabularies.Vocabulary
-) -> None:
-  """Raises unless a model's own tokenizer, where it has one, is the task's."""
-  folder = hub.locate(path, weights=False)
-  files = (
-    'tokenizer.json',
-    'tokenizer_config.json',
-    'spiece.model',
-    'tokenizer.model',
-    'vocab.json',
-  )
-  if not any((folder / name).exists() for name in files):
-    return
-  own = vocabularies.load(str(folder))
-  if own.fingerprint != vocabulary.fingerprint:
-    raise ValueError(
-      f"the {role} {path}'s tokenizer ({own.size} tokens) is not the task's, "
-      f'{vocabulary.spec!r} ({vocabulary.size} tokens). Teacher and student '
-      'must share one tokenizer: set task.vocabulary to it, and choose models '
-      'that were trained with it.'
-    )
-
-
-def describe(model: api.LanguageModel, params: api.Params) -> str:
-  """Returns one line about a model."""
-  count = sum(x.size for x in jax.tree.leaves(params))
-  kind = type(model).__name__
-  return f'{model.family} {kind}, {count / 1e6:.2f} M parameters'
+def _optimizer(c: Optimizer, updates: int) -> optimizers.OptimizerConfig:
+  fields = dataclasses.asdict(c)
+  fields['clip_norm'] = fields['clip_norm'] or None
+  fields['trainable'] = fields['trainable'] or None
+  return optimizers.OptimizerConfig(**fields, total_steps=updates)

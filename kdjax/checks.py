@@ -2,12 +2,13 @@
 
 import ml_collections
 
-from kdjax import evaluation, recipes
+from kdjax import evaluation, recipes, rewards
 from kdjax.config import Config, ConfigError, Model, check
 from kdjax.data import tasks
 from kdjax.models import families
+from kdjax.objective import REWARDS, Objective
 
-ROLES = ('student', 'teacher')
+ROLES = ('student', 'teacher', 'reference', 'reward')
 
 
 def validate(config: ml_collections.ConfigDict, mode: str = 'train') -> Config:
@@ -38,15 +39,83 @@ def _recipe_problems(c: Config, mode: str) -> list[str]:
   if found or mode != 'train':
     return found
   goal = recipes.build(name, **args)
-  if goal.needs_teacher and not given(c.teacher):
+  found = _models_of_recipe(c, name, goal) + _sampling_problems(c, name, goal)
+  for task in sorted(goal.tasks()):
+    where = f'tasks.{task}' if task else 'task'
+    if task and task not in c.tasks:
+      found.append(
+        f'recipe {name!r} reads the task {task!r}: define tasks.{task}, such '
+        f"as {{'name': 'text', ...}}, or set the recipe's lm_task or task"
+      )
+    elif 'teacher' in goal.sources(task):
+      part = c.tasks[task] if task else c.task
+      if not part.teacher_responses:
+        found.append(
+          f'recipe {name!r} learns from teacher responses: write them with '
+          f'--mode=generate and name their directory in {where}.'
+          f"teacher_responses, or set that to 'online'"
+        )
+  return found + _reward_problems(goal)
+
+
+def _models_of_recipe(c: Config, name: str, goal: Objective) -> list[str]:
+  found = []
+  reads_teacher = 'teacher' in goal.models() or c.teacher_mix > 0
+  parts = [c.task, *c.tasks.values()]
+  reads_teacher |= any(part.teacher_responses == 'online' for part in parts)
+  if reads_teacher and not given(c.teacher):
     found.append(
       f'recipe {name!r} reads the teacher: give teacher.path or teacher.config'
     )
-  if 'teacher' in goal.sources() and not c.teacher_responses:
+  if 'reward' in goal.models() and not c.reward.path:
     found.append(
-      f'recipe {name!r} learns from teacher responses: write them with '
-      '--mode=generate and name their directory in teacher_responses'
+      f'recipe {name!r} reads a reward model: give reward.path, the student/ '
+      "that 'reward_regression' or 'preference_reward' left"
     )
+  return found
+
+
+def _sampling_problems(c: Config, name: str, goal: Objective) -> list[str]:
+  found, samples = [], c.sampling.samples_per_prompt
+  grouped = [
+    term.name
+    for term in goal.terms
+    if term.loss_args.get('baseline') in ('group', 'group_mean')
+    or any(draw.rank for draw in term.draws())
+  ]
+  if grouped and samples < 2:
+    found.append(
+      f'terms {grouped} of recipe {name!r} compare the samples of a prompt: '
+      'set sampling.samples_per_prompt to 2 or more'
+    )
+  mixed = [
+    term.name
+    for term in goal.terms
+    if any(d.sampled and len(d.mixture()) > 1 for d in term.draws())
+    or (len(term.draws()) > 1 and not any(d.rank for d in term.draws()))
+    and 'student' in term.sources()
+  ]
+  if mixed and samples > 1:
+    found.append(
+      f'terms {mixed} of recipe {name!r} take one response a prompt, but '
+      f'sampling.samples_per_prompt={samples}: set it to 1'
+    )
+  if 'samples' in goal.needs() and not c.sampling.temperature:
+    found.append(
+      'sampling.temperature=0: greedy responses have no log-probabilities to '
+      f'weigh them by, which recipe {name!r} does: set it to 1'
+    )
+  return found
+
+
+def _reward_problems(goal: Objective) -> list[str]:
+  found = []
+  for name in sorted(goal.foreign_rewards()):
+    try:
+      rewards.get(name)
+    except ValueError as error:
+      known = sorted(set(REWARDS) - {'teacher_baseline'})
+      found.append(f'{error}; models give {known}')
   return found
 
 
@@ -60,6 +129,16 @@ def _task_problems(c: Config, mode: str) -> list[str]:
     task = tasks.get(c.task.name, **c.task.args)
   except (ValueError, OSError) as error:
     return [*found, f'task: {error}']
+  for name, part in c.tasks.items():
+    try:
+      tasks.get(part.name, **part.args).check_split('train')
+    except (ValueError, OSError) as error:
+      found.append(f'tasks.{name}: {error}')
+    if part.vocabulary != c.task.vocabulary:
+      found.append(
+        f'tasks.{name}.vocabulary={part.vocabulary!r} is not the main '
+        f"task's, {c.task.vocabulary!r}: models read one vocabulary"
+      )
   for split in _splits(c, mode):
     try:
       task.check_split(split)

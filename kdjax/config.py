@@ -17,13 +17,15 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from kdjax.schema import Config, Model
+from kdjax.schema import Config, Model, Optimizer, Task
 
 __all__ = [
   'HARMLESS',
   'Config',
   'ConfigError',
   'Model',
+  'Optimizer',
+  'Task',
   'check',
   'default',
   'parse_arg',
@@ -120,6 +122,9 @@ def _view(cls: type, values: Mapping[str, Any], where: str, found: list[str]):
       kwargs[field.name] = _view(kind, value, f'{name}.', found)
     elif dataclasses.is_dataclass(kind):
       found.append(f'{name}={value!r}: expected a section')
+    elif sections := _sections(kind):
+      inherited = {k: values.get('task', {}).get(k) for k in _INHERITED}
+      kwargs[field.name] = _named(sections, value, name, inherited, found)
     elif problem := _type_problem(value, kind):
       found.append(f'{name}={value!r}: {problem}')
     else:
@@ -127,6 +132,43 @@ def _view(cls: type, values: Mapping[str, Any], where: str, found: list[str]):
       if problem := _value_problem(value, field.metadata):
         found.append(f'{name}={value!r}: {problem}')
   return cls(**kwargs)
+
+
+# What further tasks take from the main one, unless they say otherwise.
+_INHERITED = (
+  'vocabulary',
+  'max_prompt_tokens',
+  'max_response_tokens',
+  'on_long',
+  'prompt_padding',
+)
+
+
+def _sections(kind: Any) -> type | None:
+  """Returns the dataclass D of a field of type Mapping[str, D]."""
+  items = typing.get_args(kind)
+  found = items[1] if len(items) == 2 else None
+  return found if dataclasses.is_dataclass(found) else None
+
+
+def _named(
+  cls: type, values: Any, where: str, inherited: Mapping[str, Any], found
+) -> dict[str, Any]:
+  """Builds a section of sections, noting problems."""
+  if not isinstance(values, Mapping):
+    found.append(f'{where}={values!r}: expected named sections')
+    return {}
+  known = {k: v for k, v in inherited.items() if v is not None}
+  sections = {}
+  for name, section in values.items():
+    if not isinstance(section, Mapping):
+      found.append(f'{where}.{name}={section!r}: expected a section')
+      continue
+    if 'name' not in section:
+      found.append(f'{where}.{name}.name is missing: it names a task')
+    view = _view(cls, {**known, **section}, f'{where}.{name}.', found)
+    sections[name] = view
+  return sections
 
 
 def _type_problem(value: Any, kind: Any) -> str | None:
@@ -164,7 +206,7 @@ def _model_problems(c: Config) -> list[str]:
   found = []
   if 'name' not in c.recipe:
     found.append("recipe.name is missing, e.g. config.recipe = {'name': 'gkd'}")
-  for role in ('student', 'teacher'):
+  for role in ('student', 'teacher', 'reference', 'reward'):
     model = getattr(c, role)
     if model.path and model.config:
       found.append(f'{role}.path and {role}.config exclude each other')

@@ -19,13 +19,13 @@ logger = logging.getLogger(__name__)
 def generate(config: Config, workdir: str) -> None:
   """Writes responses shard by shard; the same call goes on where it stopped.
 
-  A training config names the workdir in `teacher_responses`.
+  A training config names the workdir in `task.teacher_responses`.
 
   Raises:
     ValueError: the workdir holds responses that were made otherwise.
   """
   c = config.generate
-  run = build.build(config, roles=(c.model,))
+  run = build.build(config, wanted=(c.model,))
   model, params = run.teacher, run.teacher_params
   if c.model == 'student':
     model, params = run.student, run.initial_params()

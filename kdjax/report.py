@@ -6,12 +6,12 @@ import logging
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
-from kdjax import build, checkpoints, data, evaluation, metrics, models, state
+from kdjax import build, checkpoints, data, evaluation, metrics, models, roles
 from kdjax.config import HARMLESS, Config
 
 logger = logging.getLogger(__name__)
@@ -61,14 +61,17 @@ def _evaluate(
   )
 
 
-def finish(run: build.Run, workdir: str, params: Any) -> None:
+def finish(run: build.Run, workdir: str, params: Mapping[str, Any]) -> None:
   """Evaluates on the test split, prints the table, writes plot and export.
 
   Writes `results.md`, `results.json`, `curve.png` and `student/`, a Hugging
-  Face directory. Where the split has no gold responses there is no table.
+  Face directory; beside it `auxiliary.safetensors`, where terms have parameters
+  of their own. Where the split has no gold responses there is no table.
   """
   workdir = pathlib.Path(workdir)
-  export(run, workdir / 'student', params)
+  extra = {name: each for name, each in params.items() if name != 'student'}
+  params = params['student']
+  export(run, workdir / 'student', params, extra)
   c = run.config.eval
   if run.examples(c.test_split, c.test_examples).responses is None:
     logger.warning('no table: the %s split has no gold responses', c.test_split)
@@ -114,11 +117,17 @@ def publish(
     path.with_suffix('.json').write_text(json.dumps(scalars, indent=2) + '\n')
 
 
-def export(run: build.Run, directory: pathlib.Path, params: Any) -> None:
+def export(
+  run: build.Run,
+  directory: pathlib.Path,
+  params: Any,
+  auxiliary: Mapping[str, Any] = {},
+) -> None:
   """Writes the student as a directory that transformers loads."""
-  params = jax.device_get(params)
+  params, auxiliary = jax.device_get((params, dict(auxiliary)))
   if jax.process_index() == 0:
     models.save_pretrained(directory, run.student, params)
+    roles.save_auxiliary(directory, auxiliary)
     run.vocabulary.save_pretrained(directory)
 
 
@@ -192,10 +201,8 @@ def _student(run: build.Run, workdir: str) -> Any:
     if step is None:
       return run.initial_params()
     logger.info('student: step %d of %s', step, workdir)
-    fresh = state.create(
-      {'student': run.initial_params()}, run.optimizer(), run.config.seed
-    )
-    _, restored = saved.restore(checkpoints.abstract(fresh), step=step)
+    template = checkpoints.abstract(run.initial_state())
+    _, restored = saved.restore(template, step=step)
   return restored.params['student']
 
 

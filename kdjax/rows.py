@@ -68,21 +68,19 @@ def select(
   return types.Response(tokens, mask)
 
 
-def split(tree: Any, rows: int | None) -> Any:
-  """Cuts arrays [B, ...] into M micro-batches [M, B/M, ...] of `rows` rows.
+def split(tree: Any, parts: int) -> Any:
+  """Cuts arrays [R, ...] into M micro-batches [M, R / M, ...].
 
   Micro-batch m is every M-th row from m on: devices, which hold neighbouring
-  rows, have an equal share of each. None cuts nothing: M is 1.
-
-  Raises:
-    ValueError: `rows` doesn't divide B.
+  rows, have an equal share of each.
   """
-  size = jax.tree.leaves(tree)[0].shape[0]
-  rows = rows or size
-  if size % rows:
-    raise ValueError(
-      f'micro_batch_size={rows} does not divide batch_size={size}'
-    )
   return jax.tree.map(
-    lambda x: x.reshape(rows, size // rows, *x.shape[1:]).swapaxes(0, 1), tree
+    lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), tree
+  )
+
+
+def join(tree: Any) -> Any:
+  """Undoes `split`: arrays [M, R / M, ...] to [R, ...]."""
+  return jax.tree.map(
+    lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), tree
   )

@@ -37,6 +37,11 @@ class Task:
     on_long: what to do with longer examples.
     prompt_padding: which side padding stands on.
     limit: read only the first examples (0: all).
+    teacher_prompts: templates of what the teacher reads, with '{input}' for the
+      student's prompt; empty for the student's prompt itself.
+    max_teacher_prompt_tokens: of these (0: max_prompt_tokens).
+    teacher_responses: where a term draws from the teacher: the directory that
+      `--mode=generate` wrote, or 'online' to sample at every step.
   """
 
   name: str = 'debsum'
@@ -48,6 +53,9 @@ class Task:
   on_long: str = _choice('error', 'error', 'truncate', 'drop')
   prompt_padding: str = _choice('right', 'right', 'left')
   limit: int = _at_least(0, 0)
+  teacher_prompts: tuple[str, ...] = ()
+  max_teacher_prompt_tokens: int = _at_least(0, 0)
+  teacher_responses: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +71,13 @@ class Model:
     scan: scan over layers: compiles faster, decodes slower.
     remat: recompute layers in the backward pass: less memory.
     dropout: rate while training.
+    layers: keeps so many layers of what `path` names, by stack, such as
+      `{'encoder': 3, 'decoder': 1}`; see `models.copy_layers`.
   """
 
   path: str = ''
   config: Mapping[str, Any] = _section()
+  layers: Mapping[str, Any] = _section()
   init: str = _choice('standard', 'standard', 'copy')
   dtype: str = _choice('float32', 'float32', 'bfloat16')
   scan: bool = False
@@ -76,13 +87,18 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """How the student's rollouts are drawn."""
+  """How responses are drawn while training.
+
+  Attributes:
+    samples_per_prompt: responses to each prompt.
+  """
 
   temperature: float = _at_least(1.0, 0.0)
   top_k: int = _at_least(0, 0)
   top_p: float = _within(1.0, 0, 1, '(]')
   min_p: float = _within(0.0, 0, 1, '[)')
   min_new_tokens: int = _at_least(0, 0)
+  samples_per_prompt: int = _at_least(1, 1)
   block: int = _at_least(8, 1)
 
 
@@ -204,9 +220,22 @@ class Config:
     micro_batch_size: rows whose gradients are computed at a time (0: all).
     max_skipped: consecutive non-finite updates after which a run stops.
     log_every: steps between lines of metrics.
-    teacher_responses: directory that `--mode=generate` wrote, where a term
-      draws from the teacher.
+    updates_per_rollout: updates on each batch of responses.
+    behaviour_sync: steps between copies of the student into the policy that
+      rollouts are sampled from (0: the student itself).
+    teacher_mix: α, where rollouts are sampled from αp + (1 - α)q.
     recipe: `name`, and the arguments of that function of `recipes`.
+    task: the main task.
+    tasks: further ones by name, for the terms that read them. What they leave
+      out of lengths, vocabulary and padding is the main task's.
+    student: trains.
+    teacher: is learned from.
+    reference: what a policy is kept near; by default the student as it starts.
+    reward: a reward model, whose directory holds auxiliary.safetensors.
+    sampling: of the student's rollouts.
+    teacher_sampling: of a teacher that responds online.
+    optimizer: of the student.
+    auxiliary_optimizer: of the parameters that terms have of their own.
   """
 
   seed: int = _at_least(0, 0)
@@ -215,13 +244,20 @@ class Config:
   micro_batch_size: int = _at_least(0, 0)
   max_skipped: int = _at_least(10, 1)
   log_every: int = _at_least(20, 1)
-  teacher_responses: str = ''
+  updates_per_rollout: int = _at_least(1, 1)
+  behaviour_sync: int = _at_least(0, 0)
+  teacher_mix: float = _within(0.0, 0, 1, '[)')
   recipe: Mapping[str, Any] = _section()
   task: Task = Task()
+  tasks: Mapping[str, Task] = _section()
   student: Model = Model()
   teacher: Model = Model()
+  reference: Model = Model()
+  reward: Model = Model()
   sampling: Sampling = Sampling()
+  teacher_sampling: Sampling = Sampling()
   optimizer: Optimizer = Optimizer()
+  auxiliary_optimizer: Optimizer = Optimizer()
   eval: Evaluation = Evaluation()
   generate: Generation = Generation()
   checkpoint: Checkpoint = Checkpoint()

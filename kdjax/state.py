@@ -39,12 +39,23 @@ class State:
 
 
 def create(
-  params: dict[str, Any], optimizer: optax.GradientTransformation, seed: int
+  params: dict[str, Any],
+  optimizer: optax.GradientTransformation,
+  seed: int,
+  *,
+  stale: bool = False,
 ) -> State:
   """Returns the state before the first update.
 
   The arrays of `params` are not copied: an update that donates the state takes
   them over.
+
+  Args:
+    params: 'student', and the auxiliary parameters of terms.
+    optimizer: over `params`.
+    seed: of the run's key.
+    stale: whether rollouts are sampled from a behaviour policy, which begins as
+      a copy of the student.
 
   Raises:
     ValueError: `params` has no 'student'.
@@ -63,4 +74,5 @@ def create(
     key=jax.random.key(seed),
     skipped=jnp.zeros((), jnp.int32),
     consecutive_skipped=jnp.zeros((), jnp.int32),
+    behaviour=jax.tree.map(jnp.copy, params['student']) if stale else None,
   )

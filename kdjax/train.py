@@ -6,10 +6,10 @@ import logging
 import pathlib
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from kdjax import build, checkpoints, metrics, report, state, types
@@ -54,7 +54,7 @@ class Trainer:
     self.totals: Any = None
 
   def train(self) -> Any:
-    """Runs to the last step; returns the student's parameters to export."""
+    """Runs to the last step; returns the parameters to export, by name."""
     with contextlib.ExitStack() as stack:
       self.checkpoints = report.open_checkpoints(self.run, self.workdir)
       stack.enter_context(self.checkpoints)
@@ -95,11 +95,7 @@ class Trainer:
 
   def _resume(self) -> tuple[state.State, int]:
     """Returns the latest checkpoint's state and step, or a fresh one and 0."""
-    fresh = state.create(
-      {'student': self.run.initial_params()},
-      self.run.optimizer(),
-      self.config.seed,
-    )
+    fresh = self.run.initial_state()
     self.template = checkpoints.abstract(fresh)
     if self.checkpoints.latest is None:
       return fresh, 0
@@ -110,43 +106,47 @@ class Trainer:
 
   def _step(self, done: int, current: state.State) -> state.State:
     """Dispatches one update, and reads the metrics of the one before."""
-    batch = next(self.data)
-    batch = self.run.place(dataclasses.replace(batch, references=None))
+    batch = self._place(next(self.data))
     rows = self.run.objective.rollout_rows(
       done - 1, self.config.batch_size, self.config.seed
     )
     log = done % self.config.log_every == 0 or done == self.config.steps
-    update = self._timed_update if log else self.program.update
-    current, found = update(current, self.run.frozen, batch, rows)
+    options = {}
+    if log:
+      jax.block_until_ready(current)  # the update before isn't this one's time
+      options['around'] = self._timed
+    current, found = self.program.update(
+      current, self.run.frozen, batch, rows, **options
+    )
+    if log:
+      self._count_tokens(found)
     self._drain()
     self.pending = done, log, found
     return current
 
-  def _timed_update(
-    self,
-    current: state.State,
-    frozen: dict[str, Any],
-    batch: types.Batch,
-    rows: int,
-  ) -> tuple[state.State, Any]:
-    """`Program.update` phase by phase, waiting for each to time it."""
-    program, clock = self.program, self.throughput
-    jax.block_until_ready(current)  # the update before isn't this one's time
-    with clock.phase('rollout'):
-      views, found = program.rollout(current, batch, rows)
-      jax.block_until_ready(views)
-    tokens = sum(jnp.sum(view.mask) for view in views)
-    if rows:
-      clock.count('rollout', found['rollout/length'][0])
-    with clock.phase('teacher'):
-      hidden = program.score(frozen, batch, views)
-      jax.block_until_ready(hidden)
-    clock.count('teacher', tokens if hidden is not None else 0)
-    with clock.phase('update'):
-      current, more = program.learn(current, frozen, batch, views, hidden)
-      jax.block_until_ready(current)
-    clock.count('update', tokens)
-    return current, {**found, **more}
+  def _place(self, batch: types.Batch) -> types.Batch:
+    """Puts a batch on the devices; references stay on the host."""
+    bare = dataclasses.replace(batch, references=None, tasks={})
+    return dataclasses.replace(
+      self.run.place(bare),
+      references=batch.references,
+      tasks={name: self._place(part) for name, part in batch.tasks.items()},
+    )
+
+  def _timed(self, phase: str, run: Callable[[], Any]) -> Any:
+    """Runs a phase of a step and waits for it, so that its time is its own."""
+    with self.throughput.phase(phase):
+      return jax.block_until_ready(run())
+
+  def _count_tokens(self, found: Any) -> None:
+    tokens = found['tokens'][0]
+    lengths = [v[0] for k, v in found.items() if k.endswith('/length')]
+    for phase, count in (
+      ('rollout', sum(lengths)),
+      ('teacher', tokens if self.run.frozen else 0),
+      ('update', tokens),
+    ):
+      self.throughput.count(phase, count)
 
   def _drain(self) -> None:
     """Takes in the metrics of the last dispatched step."""
@@ -183,13 +183,13 @@ class Trainer:
     self.writer.write_text(done, 'samples', samples)
     return scalars
 
-  def _chosen(self, current: state.State) -> Any:
+  def _chosen(self, current: state.State) -> dict[str, Any]:
     """The parameters that `checkpoint.export` names: the last or the best."""
     best = self.checkpoints.best
     if self.config.checkpoint.export == 'best' and best is not None:
       logger.info('exporting step %d, the best', best)
       _, current = self.checkpoints.restore(self.template, step=best)
-    return current.params['student']
+    return current.params
 
 
 class Interruption:

@@ -72,12 +72,13 @@ class Batch:
     prompt: what the student reads.
     teacher_prompts: what the teacher reads, where that differs: a tuple of
       prompts, else None (the student's prompt).
-    responses: responses by source name ('data', 'teacher'); empty for
-      unlabelled data.
+    responses: responses by source name ('data', 'teacher', 'rejected'); empty
+      for unlabelled data.
     example_id: [B] int32, the example's index in its dataset. It selects the
       random numbers of the row, so that batch composition changes no sample.
     references: the B lists of acceptable texts, on the host only (None inside
       jitted functions).
+    tasks: batches of other tasks by name, for terms that read them.
   """
 
   prompt: Prompt
@@ -85,3 +86,4 @@ class Batch:
   responses: dict[str, Response] = dataclasses.field(default_factory=dict)
   example_id: jax.Array | None = None
   references: Any = None
+  tasks: dict[str, 'Batch'] = dataclasses.field(default_factory=dict)

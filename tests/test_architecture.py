@@ -38,15 +38,18 @@ ROOMS = {
   'state': '',
   'testing': 'models.api',
   'evaluation': 'losses models.api sampling',
+  'rewards': 'evaluation',
   'objective': 'losses optimizers',
   'recipes': 'objective',
   'rows': '',
-  'step': 'losses models.api objective rows sampling state',
-  'checks': 'config data evaluation models recipes',
-  'build': 'checks config data evaluation hub memory models objective '
-  'optimizers partitioning recipes step',
+  'step': 'losses models objective optimizers rewards rows sampling state',
+  'checks': 'config data evaluation models objective recipes rewards',
+  'roles': 'config data hub models optimizers',
+  'feed': 'config data objective',
+  'build': 'checks config data evaluation feed memory models objective '
+  'optimizers partitioning recipes rewards roles state step',
   'generate': 'build config data metrics models.api sampling',
-  'report': 'build checkpoints config data evaluation metrics models state',
+  'report': 'build checkpoints config data evaluation metrics models roles',
   'train': 'build checkpoints config evaluation metrics report state',
   'main': 'checks generate report train',
 }

@@ -73,9 +73,8 @@ def test_padded_vocabulary_is_neither_refused_nor_sampled(tiny):
     program, data = run.program(), run.train_iterator()
     batch = run.place(next(data))
     current = state.create({'student': params}, run.optimizer(), seed=0)
-    views, _ = program.rollout(current, batch, 8)
-    hidden = program.score(run.frozen, batch, views)
-    _, found = program.learn(current, run.frozen, batch, views, hidden)
+    views, _ = program.rollout(current, run.frozen, batch, 8)
+    _, found = program.update(current, run.frozen, batch, 8)
   assert int(jnp.max(views[0].tokens)) < size
   assert np.isfinite(found['loss'][0]) and not found['skipped'][0]
 

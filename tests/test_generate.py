@@ -97,7 +97,7 @@ def test_samples_differ_by_example_and_beams_are_searched(teacher, tmp_path):
 def test_seqkd_learns_from_the_responses(greedy, teacher, tiny, tmp_path):
   c = {
     'recipe': {'name': 'seqkd'},
-    'teacher_responses': str(greedy),
+    'task__teacher_responses': str(greedy),
     'steps': 30,
     'eval__every': 0,
     'checkpoint__export': 'last',
@@ -112,6 +112,6 @@ def test_seqkd_learns_from_the_responses(greedy, teacher, tiny, tmp_path):
 
 
 def test_missing_responses_are_said(teacher, greedy, tmp_path):
-  c = {'recipe': {'name': 'seqkd'}, 'teacher_responses': str(tmp_path)}
+  c = {'recipe': {'name': 'seqkd'}, 'task__teacher_responses': str(tmp_path)}
   with pytest.raises(FileNotFoundError, match='--mode=generate'):
     train.train(checks.validate(teacher(**c)), str(tmp_path / 'run'))

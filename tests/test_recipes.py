@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from kdjax import losses, objective, recipes
+from kdjax import losses, objective, recipes, types
 from kdjax.objective import Objective, Term
 
 LABELS = jnp.array([[0, 1, 2, 1], [3, 4, 0, 0]])
@@ -23,7 +23,10 @@ def value(goal, student, teacher=None):
   """The loss on one batch of responses, whatever their source."""
   total = 0.0
   for term in goal.terms:
-    values = objective.values(term, 0, student, teacher, LABELS)
+    response = types.Response(LABELS, MASK)
+    view = objective.View(None, response, MASK.any(-1))
+    reading = objective.Reading(view, student, teacher)
+    values, _ = term.values(0, (reading,), objective.Target(MASK))
     kept, number = objective.reduce(values, MASK, term.normalize)
     total += term.weight * kept / number
   return total
@@ -35,8 +38,12 @@ def plain_cross_entropy(student):
 
 
 def test_every_recipe_is_sound_as_it_stands():
+  needed = {
+    'terms': {'terms': [{'loss': 'forward_kl'}]},
+    **dict.fromkeys(('gkd_rl', 'grpo', 'reinforce'), {'reward': 'bleu'}),
+  }
   for name in recipes.RECIPES:
-    args = {'terms': [{'loss': 'forward_kl'}]} if name == 'terms' else {}
+    args = needed.get(name, {})
     assert recipes.problems(name, args) == []
     assert recipes.build(name, **args).terms
 
@@ -44,7 +51,7 @@ def test_every_recipe_is_sound_as_it_stands():
 def test_the_terms_of_the_named_systems():
   def only(name, **args):
     (term,) = recipes.build(name, **args).terms
-    return term.loss, term.mixture(), term.normalize, term.coin
+    return term.loss, term.draws()[0].mixture(), term.normalize, term.coin
 
   assert only('sft')[:2] == ('cross_entropy', {'data': 1.0})
   assert only('seqkd')[:2] == ('cross_entropy', {'teacher': 1.0})
@@ -81,7 +88,7 @@ def test_supervised_and_on_policy_are_the_ends_of_gkd():
 def test_sft_is_plain_cross_entropy():
   student, _ = logits()
   goal = recipes.build('sft')
-  assert not goal.needs_teacher
+  assert not goal.models()
   np.testing.assert_allclose(
     value(goal, student), plain_cross_entropy(student), rtol=1e-6
   )
@@ -140,7 +147,7 @@ def test_scheduled_lambda_leaves_the_rest_to_the_data():
     goal = recipes.build('gkd', lam=RISING, source=source)
     assert goal.sources() == {'student', source}
     (term,) = goal.terms
-    found = term.fractions(2)
+    found = term.draws()[0].fractions(2)
     np.testing.assert_allclose([found['student'], found[source]], [0.25, 0.75])
 
 

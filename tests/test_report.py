@@ -134,7 +134,7 @@ def test_run_on_unlabelled_data_ends_without_a_table(finished, tiny, tmp_path):
   run = build.build(checks.validate(c))
   shutil.copy(finished / 'metrics.jsonl', tmp_path)
   with jax.set_mesh(run.mesh):
-    report.finish(run, str(tmp_path), run.initial_params())
+    report.finish(run, str(tmp_path), {'student': run.initial_params()})
   assert (tmp_path / 'student' / 'model.safetensors').exists()
   assert not (tmp_path / 'results.md').exists()
 

@@ -57,7 +57,7 @@ for sizes, devices, micro in (
     frozen = {'teacher': place(teacher_params)}
     rows = partitioning.shard_batch(mesh, batch)
     before = jax.tree.map(lambda x: x.sharding, current)
-    views, _ = program.rollout(current, rows, B // 2)
+    views, _ = program.rollout(current, frozen, rows, B // 2)
     current, _ = program.update(current, frozen, rows, B // 2)
     compiled.clear()
     current, metrics = program.update(current, frozen, rows, B // 2)
@@ -70,7 +70,8 @@ for sizes, devices, micro in (
     assert views[0].tokens.sharding.is_equivalent_to(
         partitioning.batch_sharding(mesh), 2)
     cost = program._rollout.lower(
-        current.params['student'], rows, current.step, current.key, rows=B // 2)
+        current.params['student'], None, rows, current.step, current.key,
+        rows=B // 2)
     flops.append(cost.compile().cost_analysis()['flops'])
   results.append(jax.device_get((views, current.params, metrics)))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import recipes, step, testing
+from kdjax import recipes, sampling, step, testing
 from tests.step_cases import (
   B,
   T,
@@ -26,9 +26,9 @@ from tests.step_cases import (
 
 def test_a_view_holds_student_and_data_rows():
   program = gkd()
-  (view,), metrics = program.rollout(fresh(program), batch(), 3)
+  (view,), metrics = program.rollout(fresh(program), frozen(), batch(), 3)
   key = jax.random.fold_in(jax.random.key(0), 0)
-  sampled = step.sampling.generate(
+  sampled = sampling.generate(
     models()[0],
     models()[1],
     batch().prompt,
@@ -56,10 +56,10 @@ def test_a_view_holds_student_and_data_rows():
 
 def test_a_sample_depends_on_the_example_and_not_on_its_place():
   program = gkd(lam=1.0)
-  (view,), _ = program.rollout(fresh(program), batch(), B)
+  (view,), _ = program.rollout(fresh(program), frozen(), batch(), B)
   order = np.random.default_rng(0).permutation(B)
   moved = jax.tree.map(lambda x: x[order], batch())
-  (other,), _ = program.rollout(fresh(program), moved, B)
+  (other,), _ = program.rollout(fresh(program), frozen(), moved, B)
   assert_same(other, jax.tree.map(lambda x: x[order], view))
 
 
@@ -69,7 +69,7 @@ def test_responses_of_several_lengths_mix(length, new):
     settings(recipes.build('gkd', beta=0.9), max_new_tokens=new)
   )
   rows = batch(length)
-  (view,), _ = program.rollout(fresh(program), rows, 3)
+  (view,), _ = program.rollout(fresh(program), frozen(), rows, 3)
   assert view.tokens.shape == (B, T)
   _, metrics = program.update(fresh(program), frozen(), rows, 3)
   value = gkd_formula(models()[1], rows.prompt, view)
@@ -80,9 +80,9 @@ def test_no_token_is_sampled_that_the_teacher_lacks():
   wide, params = testing.tabular(jax.random.key(0), vocab_size=V + 2)
   params['kernel'] = params['kernel'].at[:, V:].set(5.0)
   program = step.Program(settings(recipes.build('on_policy_kd'), student=wide))
-  (view,), _ = program.rollout(fresh(program, params), batch(), B)
+  (view,), _ = program.rollout(fresh(program, params), frozen(), batch(), B)
   assert np.all(view.tokens < V)
-  assert np.max(step.sampling.generate(
+  assert np.max(sampling.generate(
     wide, params, batch().prompt, jax.random.key(0), max_new_tokens=T
   ).tokens) >= V  # fmt: skip
 
@@ -95,7 +95,7 @@ def test_scheduled_lambda_goes_from_data_to_student():
   for at in range(3):
     rows = goal.rollout_rows(at, B, 0)
     current = dataclasses.replace(fresh(program), step=jnp.int32(at))
-    (view,), _ = program.rollout(current, batch(), rows)
+    (view,), _ = program.rollout(current, frozen(), batch(), rows)
     gold = batch().responses['data']
     same = np.all(view.mask == gold.mask, 1)
     same &= np.all(view.tokens == gold.tokens, 1)
@@ -114,7 +114,7 @@ def test_one_coin_decides_for_the_batch():
   for at in range(4):
     rows = goal.rollout_rows(at, B, seed=3)
     before = dataclasses.replace(fresh(program), step=jnp.int32(at))
-    (view,), metrics = program.rollout(before, batch(), rows)
+    (view,), metrics = program.rollout(before, frozen(), batch(), rows)
     if rows:
       assert metrics['rollout/length'][0] == view.mask.sum()
       assert np.all(view.mask.any(1))
@@ -127,8 +127,10 @@ def test_rollouts_come_from_the_behaviour_policy():
   program = gkd(lam=1.0)
   other = models()[0].init(jax.random.key(8))
   stale = dataclasses.replace(fresh(program), behaviour=other)
-  views = program.rollout(stale, batch(), B)
-  assert_same(views, program.rollout(fresh(program, other), batch(), B))
+  views = program.rollout(stale, frozen(), batch(), B)
+  assert_same(
+    views, program.rollout(fresh(program, other), frozen(), batch(), B)
+  )
 
 
 def test_examples_may_be_without_ids():
@@ -136,8 +138,8 @@ def test_examples_may_be_without_ids():
   rows = dataclasses.replace(batch(), example_id=None)
   numbered = dataclasses.replace(batch(), example_id=jnp.arange(B))
   assert_same(
-    program.rollout(fresh(program), rows, B),
-    program.rollout(fresh(program), numbered, B),
+    program.rollout(fresh(program), frozen(), rows, B),
+    program.rollout(fresh(program), frozen(), numbered, B),
   )
 
 
@@ -145,8 +147,8 @@ def test_sampling_settings_reach_the_rollout():
   goal = recipes.build('on_policy_kd')
   options = {'temperature': 0, 'eos_id': 0, 'min_new_tokens': 2}
   program = step.Program(settings(goal, sampling=options))
-  (view,), metrics = program.rollout(fresh(program), batch(), B)
-  expected = step.sampling.generate(
+  (view,), metrics = program.rollout(fresh(program), frozen(), batch(), B)
+  expected = sampling.generate(
     models()[0],
     models()[1],
     batch().prompt,
@@ -163,11 +165,11 @@ def test_sampling_settings_reach_the_rollout():
 def test_missing_responses_are_named(lam, rows):
   program = gkd(lam=lam)
   rows_without = dataclasses.replace(batch(), responses={})
-  with pytest.raises(ValueError, match=r"'gkd' draws from \['data'\]"):
-    program.rollout(fresh(program), rows_without, rows)
+  with pytest.raises(ValueError, match=r"a term draws from \['data'\]"):
+    program.rollout(fresh(program), frozen(), rows_without, rows)
 
 
 def test_a_student_term_needs_rollouts():
   program = gkd(lam=1.0)
   with pytest.raises(ValueError, match=r"\['student'\].* need rows > 0"):
-    program.rollout(fresh(program), batch(), 0)
+    program.rollout(fresh(program), frozen(), batch(), 0)

@@ -1,0 +1,117 @@
+"""What a run is fed: every task's examples, as batches."""
+
+from typing import Any
+
+import jax
+
+from kdjax import data, objective
+from kdjax.config import Config, Task
+from kdjax.data import pipeline, responses, tasks, vocabularies
+
+ONLINE = 'online'
+
+
+def online(c: Config, goal: objective.Objective) -> list[str]:
+  """Returns the tasks whose teacher responses are sampled at every step."""
+  parts = {'': c.task, **c.tasks}
+  return [
+    name
+    for name in sorted(goal.tasks())
+    if 'teacher' in goal.sources(name)
+    and parts[name].teacher_responses == ONLINE
+  ]
+
+
+def examples(
+  c: Task,
+  task: tasks.Task,
+  split: str,
+  vocabulary: vocabularies.Vocabulary,
+  limit: int = 0,
+) -> data.Examples:
+  """Loads a split of a task: `limit` examples, or the task's (0: all)."""
+  limits = [n for n in (limit, c.limit) if n]
+  return data.load(
+    task,
+    split,
+    vocabulary,
+    max_prompt_tokens=c.max_prompt_tokens,
+    max_response_tokens=c.max_response_tokens,
+    max_teacher_prompt_tokens=c.max_teacher_prompt_tokens,
+    on_long=c.on_long,
+    limit=min(limits, default=None),
+    chat_template=c.chat_template,
+    teacher_prompts=c.teacher_prompts,
+  )
+
+
+def shapes(c: Task, vocabulary: vocabularies.Vocabulary) -> dict[str, Any]:
+  """Returns what gives a task's batches their shapes, on this process."""
+  return {
+    'max_prompt_tokens': c.max_prompt_tokens,
+    'max_response_tokens': c.max_response_tokens,
+    'max_teacher_prompt_tokens': c.max_teacher_prompt_tokens,
+    'pad_id': vocabulary.pad_id,
+    'prompt_padding': c.prompt_padding,
+    'shard_index': jax.process_index(),
+    'shard_count': jax.process_count(),
+  }
+
+
+def train_iterator(
+  c: Config,
+  main: tasks.Task,
+  goal: objective.Objective,
+  vocabulary: vocabularies.Vocabulary,
+) -> Any:
+  """Returns the endless iterator over training batches.
+
+  Raises:
+    FileNotFoundError: of the data or the teacher's responses.
+    ValueError: the data lacks responses that the recipe needs.
+  """
+
+  def one(name: str, part: Task, task: tasks.Task) -> Any:
+    found = examples(part, task, 'train', vocabulary)
+    sources = goal.sources(name)
+    _check_labels(c.recipe['name'], name, found, sources)
+    if 'teacher' in sources and part.teacher_responses != ONLINE:
+      found = responses.attach_teacher(
+        found,
+        part.teacher_responses,
+        max_response_tokens=part.max_response_tokens,
+      )
+    return pipeline.train_iterator(
+      found,
+      c.batch_size // jax.process_count(),
+      seed=c.seed,
+      with_references=bool(goal.foreign_rewards()),
+      **shapes(part, vocabulary),
+    )
+
+  others = {
+    name: one(name, c.tasks[name], tasks.get(part.name, **part.args))
+    for name, part in sorted(c.tasks.items())
+    if name in goal.tasks()
+  }
+  iterator = one('', c.task, main)
+  return pipeline.Joint(iterator, others) if others else iterator
+
+
+def _check_labels(
+  recipe: str, name: str, found: data.Examples, sources: set[str]
+) -> None:
+  where = f'tasks.{name}' if name else 'task'
+  if 'data' in sources and found.responses is None:
+    raise ValueError(
+      f'recipe {recipe!r} learns from gold responses, but the task '
+      f'{found.task!r} has none: name their column in {where}.args.target, or '
+      'choose a recipe that learns from the student alone, such as '
+      "'on_policy_kd'"
+    )
+  if 'rejected' in sources and found.rejected is None:
+    raise ValueError(
+      f'recipe {recipe!r} learns from pairs, but the task {found.task!r} has '
+      f'no rejected responses: name their column in {where}.args.rejected of '
+      "the task 'file', or draw one side from a model, such as recipe 'dpkd'"
+    )

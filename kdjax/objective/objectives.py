@@ -1,0 +1,127 @@
+"""An objective: the sum of terms, and what a step must provide for it."""
+
+import dataclasses
+from collections.abc import Collection
+
+from kdjax.objective.draws import Draw
+from kdjax.objective.rewards import REWARDS
+from kdjax.objective.terms import Term
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """A weighted sum of terms."""
+
+  terms: tuple[Term, ...]
+
+  def problems(self) -> list[str]:
+    """Returns what is wrong with the terms, each as a sentence."""
+    found = [problem for term in self.terms for problem in term.problems()]
+    names = [term.name for term in self.terms]
+    if not names:
+      found.append('an objective needs at least one term')
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+      found.append(f'terms share the names {twice}; names must differ')
+    return found or self._coin_problems()
+
+  def _coin_problems(self) -> list[str]:
+    """One toss decides for the batch, so it must be the same for all terms."""
+    terms = [
+      term for term in self.terms if any(d.sampled for d in term.draws())
+    ]
+    keys = {draw.key for term in terms for draw in term.draws()}
+    tossed = any(term.coin == 'batch' for term in terms)
+    if not tossed or len(keys) == 1:
+      return []
+    return [
+      f'terms {[term.name for term in terms]} draw from the student: for '
+      "coin='batch' all of them need it, and the same source; or give all "
+      "coin='example'"
+    ]
+
+  def views(self) -> tuple[Draw, ...]:
+    """Returns the draws that losses read: one forward pass of the student each.
+
+    Terms that see the same responses share one.
+    """
+    draws = [draw for term in self.terms for draw in term.draws()]
+    return tuple({draw.key: draw for draw in draws}.values())
+
+  def draws(self) -> tuple[Draw, ...]:
+    """Returns all draws that models judge, before samples are ranked."""
+    draws = [
+      draw.unranked
+      for term in self.terms
+      for draw in term.draws() + term.baselines()
+    ]
+    return tuple({draw.key: draw for draw in draws}.values())
+
+  def readers(self, draw: Draw) -> tuple[Term, ...]:
+    """Returns the terms that read a draw, or the samples it is chosen from."""
+    keys = {draw.key, draw.unranked.key}
+    return tuple(
+      term
+      for term in self.terms
+      if any(
+        {each.key, each.unranked.key} & keys
+        for each in term.draws() + term.baselines()
+      )
+    )
+
+  def needs(self, draw: Draw | None = None) -> set[str]:
+    """Returns what the losses of a draw (or all losses) read.
+
+    See `Loss.needs`.
+    """
+    terms = self.terms if draw is None else self.readers(draw)
+    return set().union(*(term.needs() for term in terms))
+
+  def rewards(self, draw: Draw | None = None) -> set[str]:
+    """Returns the rewards that the responses of a draw (or all) get."""
+    terms = self.terms if draw is None else self.readers(draw)
+    names = set().union(*(term.rewards() for term in terms))
+    ranks = (each.by for term in terms for each in term.draws())
+    return names | {by for by in ranks if by}
+
+  def models(self) -> set[str]:
+    """Returns the frozen models it reads, of 'teacher', 'reference', 'reward'.
+
+    Whoever samples from a teacher needs one beside that.
+    """
+    read: Collection[str] = self.needs() & {'teacher', 'reference'}
+    named = self.rewards() & set(REWARDS)
+    judges = set().union(*(REWARDS[name].needs for name in named))
+    return set(read) | (judges - {'student'})
+
+  def foreign_rewards(self) -> set[str]:
+    """Returns the names of the rewards that are the caller's."""
+    return self.rewards() - set(REWARDS)
+
+  def tasks(self) -> set[str]:
+    """Returns the names of the batches that terms read; '' is the main one."""
+    return {term.task for term in self.terms}
+
+  def sources(self, task: str | None = None) -> set[str]:
+    """Returns the sources that terms (of one task) draw from, at some step."""
+    terms = [term for term in self.terms if task in (None, term.task)]
+    return set().union(*(term.sources() for term in terms))
+
+  def sampled(self, task: str) -> tuple[str, ...]:
+    """Returns the sources that the student must sample to a task's prompts."""
+    draws = [draw for draw in self.draws() if draw.task == task]
+    return tuple(
+      sorted({d.sampled for d in draws if d.sampled} & _drawn(draws))
+    )
+
+  def rollout_rows(self, step: int, batch_size: int, seed: int) -> int:
+    """Returns how many rows of the batch the student must respond to at a step.
+
+    The most that any draw asks for, see `Draw.rollout_rows`.
+    """
+    needed = [d.rollout_rows(step, batch_size, seed) for d in self.draws()]
+    return max(needed, default=0)
+
+
+def _drawn(draws: Collection[Draw]) -> set[str]:
+  return set().union(*(draw.sources() for draw in draws))

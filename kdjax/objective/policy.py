@@ -1,0 +1,163 @@
+"""Policy gradients: rewards to advantages, advantages to values a token."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.objective.loss import Loss
+from kdjax.objective.readings import Target, View
+from kdjax.objective.specs import Option
+
+BASELINES = (
+  'none',
+  'mean',
+  'whiten',
+  'group',
+  'group_mean',
+  'greedy',
+  'teacher',
+)
+
+# Rewards to advantages, alike in all policy gradients.
+_RETURNS = {
+  'reward_scale': Option(1.0, above=0.0),
+  'reward_clip': Option(None, above=0.0),
+  'discount': Option(1.0, low=0.0, high=1.0),
+  'length_normalized': Option(False),
+  'future_only': Option(False),
+  'sparse': Option(False),
+  'baseline': Option('none', choices=BASELINES),
+}
+
+
+def target(
+  views: tuple[View, ...],
+  *,
+  reward: str,
+  group: int,
+  reward_scale: Any = 1.0,
+  reward_clip: Any = None,
+  discount: Any = 1.0,
+  length_normalized: bool = False,
+  future_only: bool = False,
+  sparse: bool = False,
+  baseline: str = 'none',
+  **unused: Any,
+) -> Target:
+  """Returns the advantages [R, T] of the sampled tokens.
+
+  Each token's reward is divided by `reward_scale` and clipped to
+  ±`reward_clip`; `sparse` defers all of it to the last token (LMReward). Then
+  A_t = Σ_{t' >= t} discount^(t' - t) r_t' - b, with the baseline b
+
+    none        0
+    mean        the mean return of the batch's other responses
+    whiten      of the whole batch's advantages: mean 0, variance 1 (MiniLLM)
+    group       of the prompt's samples: mean 0, standard deviation 1 (GRPO)
+    group_mean  of the prompt's samples: mean 0
+    greedy      the return of the student's greedy response (self-critical)
+    teacher     Σ_v p(v) f(v) of the teacher's centred logits f (LMReward)
+
+  `group` and `group_mean` are of whole responses: one advantage for all tokens.
+
+  Args:
+    views: the sampled responses; with 'greedy', also the greedy ones.
+    reward: name of the reward.
+    group: samples a prompt.
+    reward_scale: see above.
+    reward_clip: see above; None for none.
+    discount: γ.
+    length_normalized: divides each return by the tokens that remain.
+    future_only: leaves out the token's own reward: G_{t+1} for G_t, where its
+      own step is differentiated exactly (MiniLLM).
+    sparse: see above.
+    baseline: see above.
+    **unused: what the loss itself takes.
+  """
+  mask = views[0].response.mask
+
+  def shaped(view):
+    rewards = view.rewards[reward] / reward_scale
+    if reward_clip is not None:
+      rewards = jnp.clip(rewards, -reward_clip, reward_clip)
+    rewards = jnp.where(view.response.mask, rewards, 0.0)
+    return losses.sparse_reward(rewards, mask) if sparse else rewards
+
+  rewards = shaped(views[0])
+  if baseline in ('group', 'group_mean'):
+    scaled = baseline == 'group'
+    each = losses.group_advantages(rewards.sum(-1), group, scale=scaled)
+    return Target(mask, jnp.where(mask, each[:, None], 0.0))
+  returns = losses.reward_to_go(
+    rewards, mask, discount, length_normalized=length_normalized
+  )
+  if future_only:
+    returns = jnp.pad(returns, ((0, 0), (0, 1)))[:, 1:]
+  if baseline == 'mean':
+    returns -= _others(returns[:, 0], mask.any(-1))[:, None]
+  elif baseline == 'whiten':
+    returns = losses.whiten(returns, mask)
+  elif baseline == 'greedy':
+    returns -= shaped(views[1]).sum(-1, keepdims=True)
+  elif baseline == 'teacher':
+    returns -= views[0].rewards['teacher_baseline'] / reward_scale
+  return Target(mask, jnp.where(mask, returns, 0.0))
+
+
+def _others(returns: jax.Array, valid: jax.Array) -> jax.Array:
+  """The mean return of the other rows [R], independent of a row's own."""
+  kept = jnp.where(valid, returns, 0.0)
+  others = jnp.sum(valid) - valid
+  return (jnp.sum(kept) - kept) / jnp.maximum(others, 1)
+
+
+def _policy_gradient(readings, target, params, *, importance, clip, **unused):
+  (reading, *_) = readings
+  behaviour = reading.view.response.sampling_logprobs if importance else None
+  values = losses.policy_gradient(
+    reading.logprobs,
+    target.values,
+    behaviour_logprobs=behaviour,
+    clip=clip,
+  )
+  if behaviour is None:
+    return values
+  ratio = jnp.exp(jax.lax.stop_gradient(reading.logprobs) - behaviour)
+  return values, {'ratio': ratio}
+
+
+def _weighted_reinforce(readings, target, params, *, return_clip, **unused):
+  reading = readings[0]
+  return losses.weighted_reinforce(
+    reading.logprobs,
+    target.values,
+    behaviour_logprobs=reading.view.response.sampling_logprobs,
+    return_clip=return_clip,
+  )
+
+
+def _needs(always: set[str], **args: Any) -> set[str]:
+  return always | ({'samples'} if args.get('importance', True) else set())
+
+
+LOSSES: dict[str, Loss] = {
+  'policy_gradient': Loss(
+    _policy_gradient,
+    {
+      **_RETURNS,
+      'importance': Option(True),
+      'clip': Option(None, above=0.0),
+    },
+    needs=functools.partial(_needs, {'reward'}),
+    target=target,
+  ),
+  'weighted_reinforce': Loss(
+    _weighted_reinforce,
+    {**_RETURNS, 'return_clip': Option(None, above=0.0)},
+    needs={'reward', 'samples'},
+    target=target,
+  ),
+}

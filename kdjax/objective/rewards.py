@@ -1,0 +1,100 @@
+"""Rewards that models give to responses, one a token.
+
+Any other name in a term is a reward of the caller's (`step.Settings.rewards`):
+a function over texts, or a traced one.
+"""
+
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses, types
+from kdjax.objective.readings import label_logprobs
+
+
+class Evidence(NamedTuple):
+  """What a model's reward is computed from.
+
+  Attributes:
+    response: [R, T].
+    teacher_logits: [R, T, V], under one of the teacher's prompts; or None.
+    student_logits: [R, T, V] as the policy stands, or None.
+    scores: [R, T] the reward model's score of each prefix y_1 .. y_t, or None.
+  """
+
+  response: types.Response
+  teacher_logits: Any = None
+  student_logits: Any = None
+  scores: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reward:
+  """How a reward [R, T] is computed.
+
+  Attributes:
+    values: from the evidence.
+    needs: which models it reads, of 'teacher', 'student' and 'reward'.
+  """
+
+  values: Callable[[Evidence], jax.Array]
+  needs: Collection[str]
+
+
+def _induced(value: str) -> Callable[[Evidence], jax.Array]:
+  def values(e):
+    return losses.induced_reward(
+      e.teacher_logits, e.response.tokens, e.response.mask, value=value
+    )
+
+  return values
+
+
+def _teacher_logprob(e: Evidence) -> jax.Array:
+  return label_logprobs(e.teacher_logits, e.response)
+
+
+def _reverse_kl(e: Evidence) -> jax.Array:
+  student = label_logprobs(e.student_logits, e.response)
+  return losses.reverse_kl_reward(_teacher_logprob(e), student, e.response.mask)
+
+
+def _learned(e: Evidence) -> jax.Array:
+  """Each token's part of the reward model's score of the whole response."""
+  before = jnp.pad(e.scores, ((0, 0), (1, 0)))[:, :-1]
+  return jnp.where(e.response.mask, e.scores - before, 0.0)
+
+
+def _baseline(e: Evidence) -> jax.Array:
+  values = losses.teacher_baseline(e.teacher_logits)
+  return jnp.where(e.response.mask, values, 0.0)
+
+
+REWARDS: dict[str, Reward] = {
+  # What the teacher's logits imply, if they are optimal action values.
+  'induced': Reward(_induced('max'), {'teacher'}),
+  'induced_soft': Reward(_induced('expectation'), {'teacher'}),
+  # ENGINE by REINFORCE.
+  'teacher_logprob': Reward(_teacher_logprob, {'teacher'}),
+  # Minimises KL(q || p) of whole responses (MiniLLM).
+  'reverse_kl': Reward(_reverse_kl, {'teacher', 'student'}),
+  # Of the frozen reward model.
+  'learned': Reward(_learned, {'reward'}),
+  # Not a reward: what some policy gradients subtract.
+  'teacher_baseline': Reward(_baseline, {'teacher'}),
+}
+
+
+def spread(rewards: jax.Array, mask: jax.Array) -> jax.Array:
+  """Returns rewards [R] of whole responses as [R, T], at the last token.
+
+  What is [R, T] already is only masked.
+  """
+  if rewards.ndim == 1:
+    rewards = jnp.where(mask, rewards[:, None], 0.0)
+    last = mask & ~jnp.pad(mask, ((0, 0), (0, 1)))[:, 1:]
+    return jnp.where(last, rewards, 0.0)
+  return jnp.where(mask, rewards, 0.0)

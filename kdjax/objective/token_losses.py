@@ -1,0 +1,86 @@
+"""Losses of single tokens: divergences, cross-entropies, entropies."""
+
+import inspect
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.objective.loss import Loss
+from kdjax.objective.specs import Option
+
+# What is not a share between 0 and 1.
+_RANGES = {'temperature': {'above': 0.0}}
+_DPKD = {'beta': Option(0.1, above=0.0)}
+
+
+def _soft(fn: Callable[..., jax.Array], args=None) -> Loss:
+  """A loss against the teacher's distribution, with the function's options."""
+  parameters = list(inspect.signature(fn).parameters.values())[2:]
+  shares = {'low': 0.0, 'high': 1.0}
+  options = {
+    option.name: Option(option.default, **_RANGES.get(option.name, shares))
+    for option in parameters
+  }
+
+  def values(readings, target, params, **args):
+    (reading,) = readings
+    return fn(reading.logits, reading.teacher_logits, **args)
+
+  return Loss(values, options if args is None else args, needs={'teacher'})
+
+
+def _student(fn: Callable[..., jax.Array]) -> Loss:
+  """A loss of the student's distribution alone."""
+  return Loss(lambda readings, *_: fn(readings[0].logits))
+
+
+def _cross_entropy(readings, target, params):
+  return losses.cross_entropy(
+    readings[0].logits, readings[0].view.response.tokens
+  )
+
+
+def _argmax_cross_entropy(student_logits, teacher_logits):
+  best = jnp.argmax(jax.lax.stop_gradient(teacher_logits), -1)
+  return losses.cross_entropy(student_logits, best)
+
+
+def _weights(reading):
+  """The exact weight of the teacher in the mixture of each step."""
+  response = reading.view.response
+  return losses.step_mixture(
+    reading.logits, reading.teacher_logits, response.tokens, response.mask
+  )
+
+
+def _exact_forward(readings, target, params):
+  (r,) = readings
+  return losses.skew_forward_kl(r.logits, r.teacher_logits, alpha=_weights(r))
+
+
+def _exact_reverse(readings, target, params):
+  (r,) = readings
+  alpha = 1.0 - _weights(r)
+  return losses.skew_reverse_kl(r.logits, r.teacher_logits, alpha=alpha)
+
+
+def _kl_estimate(readings, target, params):
+  (r,) = readings
+  return losses.kl_estimate(r.logprobs, r.view.reference_logprobs)
+
+
+LOSSES: dict[str, Loss] = {
+  **{name: _soft(fn) for name, fn in losses.DIVERGENCES.items()},
+  'soft_cross_entropy': _soft(losses.soft_cross_entropy),
+  'engine': _soft(losses.engine),
+  'dpkd_token': _soft(losses.dpkd_token, _DPKD),
+  'cross_entropy': Loss(_cross_entropy),
+  'argmax_cross_entropy': _soft(_argmax_cross_entropy),
+  'exact_skew_forward_kl': Loss(_exact_forward, needs={'teacher'}),
+  'exact_skew_reverse_kl': Loss(_exact_reverse, needs={'teacher'}),
+  'negative_entropy': _student(lambda logits: -losses.entropy(logits)),
+  'uniform_cross_entropy': _student(losses.uniform_cross_entropy),
+  'kl_estimate': Loss(_kl_estimate, needs={'reference'}),
+}

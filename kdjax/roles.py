@@ -1,0 +1,138 @@
+"""The models of a run, by the role they play in it."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+
+from kdjax import hub, models, optimizers
+from kdjax.config import Config
+from kdjax.data import vocabularies
+from kdjax.models import api
+
+# Where a run leaves the parameters that terms have of their own.
+AUXILIARY = 'auxiliary.safetensors'
+
+
+def load(
+  role: str, config: Config, vocabulary: vocabularies.Vocabulary
+) -> tuple[api.LanguageModel, api.Params]:
+  """Returns a role's model and its parameters, on the host."""
+  c = getattr(config, role)
+  options: Mapping[str, Any] = {
+    'dtype': c.dtype,
+    'scan': c.scan,
+    'remat': c.remat,
+    'dropout': c.dropout,
+    'num_tokens': vocabulary.size,
+  }
+  if c.config:
+    key = jax.random.fold_in(jax.random.key(config.seed), role == 'teacher')
+    defaults = {
+      'vocab_size': vocabulary.size,
+      'eos_token_id': vocabulary.eos_id,
+      'pad_token_id': vocabulary.pad_id,
+    }
+    model, params = models.from_config(
+      {**defaults, **c.config}, key, init=c.init, **options
+    )
+    params = jax.device_get(params)
+  else:
+    _check_tokenizer(role, c.path, vocabulary)
+    model, params = models.from_pretrained(c.path, **options)
+  if c.layers:
+    model, params = models.copy_layers((model, params), dict(c.layers))
+  _check_sizes(f'{role} {c.path or "config"}', model, config, vocabulary)
+  # Gold responses end in the tokenizer's id, so models that learn from them do.
+  ends = dict.fromkeys((*model.eos_ids, vocabulary.eos_id))
+  return dataclasses.replace(
+    model, eos_ids=tuple(ends), pad_id=vocabulary.pad_id
+  ), params
+
+
+def load_reward_head(config: Config) -> dict[str, Any]:
+  """Returns the scalar head of the reward model.
+
+  Raises:
+    FileNotFoundError: its directory has none.
+  """
+  path = hub.locate(config.reward.path) / AUXILIARY
+  if not path.is_file():
+    raise FileNotFoundError(
+      f'{path.parent} is no reward model: it lacks {AUXILIARY}, which the '
+      "recipes 'reward_regression' and 'preference_reward' leave in student/"
+    )
+  tensors = safetensors.numpy.load_file(path)
+  heads = sorted({name.rpartition('/')[0] for name in tensors})
+  head = heads[0] if len(heads) == 1 else 'reward'
+  missing = {f'{head}/kernel', f'{head}/bias'} - set(tensors)
+  if missing:
+    raise ValueError(f'{path} has {sorted(tensors)}, but no {sorted(missing)}')
+  return {k: tensors[f'{head}/{k}'] for k in ('kernel', 'bias')}
+
+
+def save_auxiliary(directory: pathlib.Path, params: Mapping[str, Any]) -> None:
+  """Writes parameters of terms' own beside an exported student."""
+  tensors = {
+    optimizers.path_name(path): np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(dict(params))
+  }
+  if tensors:
+    safetensors.numpy.save_file(tensors, directory / AUXILIARY)
+
+
+def _check_sizes(
+  name: str,
+  model: api.LanguageModel,
+  c: Config,
+  vocabulary: vocabularies.Vocabulary,
+) -> None:
+  if model.vocab_size < vocabulary.size:
+    raise ValueError(
+      f'{name} has {model.vocab_size} embeddings, but the tokenizer '
+      f"{vocabulary.spec!r} has {vocabulary.size} tokens: name the model's "
+      'own tokenizer in task.vocabulary'
+    )
+  prompt, response = c.task.max_prompt_tokens, c.task.max_response_tokens
+  limit = model.max_positions
+  if limit is not None and prompt + response > limit:
+    raise ValueError(
+      f'task.max_prompt_tokens={prompt} and task.max_response_tokens='
+      f'{response} add up to {prompt + response}, but {name} has {limit} '
+      'positions: lower one of the two'
+    )
+
+
+def _check_tokenizer(
+  role: str, path: str, vocabulary: vocabularies.Vocabulary
+) -> None:
+  """Raises unless a model's own tokenizer, where it has one, is the task's."""
+  folder = hub.locate(path, weights=False)
+  files = (
+    'tokenizer.json',
+    'tokenizer_config.json',
+    'spiece.model',
+    'tokenizer.model',
+    'vocab.json',
+  )
+  if not any((folder / name).exists() for name in files):
+    return
+  own = vocabularies.load(str(folder))
+  if own.fingerprint != vocabulary.fingerprint:
+    raise ValueError(
+      f"the {role} {path}'s tokenizer ({own.size} tokens) is not the task's, "
+      f'{vocabulary.spec!r} ({vocabulary.size} tokens). Teacher and student '
+      'must share one tokenizer: set task.vocabulary to it, and choose models '
+      'that were trained with it.'
+    )
+
+
+def describe(model: api.LanguageModel, params: api.Params) -> str:
+  """Returns one line about a model."""
+  count = sum(x.size for x in jax.tree.leaves(params))
+  kind = type(model).__name__
+  return f'{model.family} {kind}, {count / 1e6:.2f} M parameters'

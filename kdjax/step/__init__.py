@@ -1,0 +1,26 @@
+"""One training step, as pure functions of arrays: rollout, score, learn.
+
+  rollout: prompts -> responses, sampled by the student where a draw asks so
+  score:   responses -> what frozen models and rewards say of them
+  learn:   all of that -> gradients -> the next state
+
+Each is jitted by `Program`. Sampled tokens visit the host only for a reward
+that is a function over texts.
+"""
+
+from kdjax.step.auxiliary import auxiliary
+from kdjax.step.learn import Scored, learn
+from kdjax.step.program import Program
+from kdjax.step.rollout import rollout
+from kdjax.step.score import score
+from kdjax.step.settings import Settings
+
+__all__ = [
+  'Program',
+  'Scored',
+  'Settings',
+  'auxiliary',
+  'learn',
+  'rollout',
+  'score',
+]

@@ -1,0 +1,173 @@
+"""Prompts to responses: who answers which row."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import models, objective, sampling, types
+from kdjax import rows as rows_lib
+from kdjax.models import api
+from kdjax.step.settings import MIXTURE, ROLLOUT, TEACHER, Metrics, Settings
+
+
+def rollout(
+  settings: Settings,
+  params: api.Params,
+  teacher_params: api.Params | None,
+  batch: types.Batch,
+  step: jax.Array,
+  key: jax.Array,
+  rows: int,
+) -> tuple[tuple[types.Response, ...], Metrics]:
+  """Returns the responses of each of the objective's draws.
+
+  [B, T] tokens and masks; with samples_per_prompt = G, [B * G, T] where the
+  student is drawn from. Log-probabilities come along where a loss needs them.
+
+  Args:
+    settings: of the step.
+    params: what the student samples with.
+    teacher_params: the teacher's, where it samples.
+    batch: prompts, and the responses that the data has.
+    step: [] int32.
+    key: of the run.
+    rows: how many rows the student responds to (static).
+
+  Raises:
+    ValueError: the batch lacks responses or a task that a term draws from.
+  """
+  key = jax.random.fold_in(key, step)
+  mixture_key = jax.random.fold_in(key, MIXTURE)
+  goal, metrics, responses = settings.objective, {}, {}
+  for i, task in enumerate(sorted(goal.tasks())):
+    part = of_task(batch, task)
+    # Tasks number their examples alike: each has random numbers of its own.
+    task_key = jax.random.fold_in(key, i) if i else key
+    answer = functools.partial(_answer, settings, part, task_key, mixture_key)
+    responses[task] = dict(part.responses)
+    if 'teacher' in goal.sources(task) and settings.teacher_sampling:
+      responses[task]['teacher'] = answer('teacher', teacher_params, None, rows)
+    for source in goal.sampled(task) if rows else ():
+      found = answer(source, params, teacher_params, rows)
+      responses[task][source] = found
+      prefix = '/'.join(filter(None, ('rollout', task, source)))
+      metrics |= _lengths(prefix.replace('/student', ''), found, settings)
+  views = []
+  for draw in goal.draws():
+    size = of_task(batch, draw.task).prompt.tokens.shape[0]
+    found = responses[draw.task]
+    _check_sources(draw, found)
+    if len(draw.mixture()) == 1:
+      views.append(_whole(found[next(iter(draw.mixture()))], goal, draw))
+      continue
+    source = objective.assign(draw, step, mixture_key, size, rows)
+    views.append(rows_lib.select(list(draw.mixture()), found, source))
+  return rows_lib.spread(tuple(views)), metrics
+
+
+def of_task(batch: types.Batch, task: str) -> types.Batch:
+  """Returns the batch of a task; '' is the main one.
+
+  Raises:
+    ValueError: there is no such task.
+  """
+  if task and task not in batch.tasks:
+    raise ValueError(
+      f'a term reads the task {task!r}, but the batch has '
+      f'{sorted(batch.tasks)} beside the main one'
+    )
+  return batch.tasks[task] if task else batch
+
+
+def _answer(
+  settings: Settings,
+  batch: types.Batch,
+  key: jax.Array,
+  mixture_key: jax.Array,
+  source: str,
+  params: api.Params,
+  teacher_params: api.Params | None,
+  rows: int,
+) -> types.Response:
+  """Samples a source's responses to the first `rows` of a batch's permutation.
+
+  The teacher, and a student that answers several times, answer all of them.
+  """
+  size = batch.prompt.tokens.shape[0]
+  ids = jnp.arange(size) if batch.example_id is None else batch.example_id
+  prompt, chosen, model = batch.prompt, None, settings.student
+  options: Mapping[str, Any] = settings.sampling
+  if source == 'teacher':
+    model, options = settings.teacher, settings.teacher_sampling
+    prompt = (batch.teacher_prompts or (prompt,))[0]
+    key = jax.random.fold_in(key, TEACHER)
+  elif source == 'greedy':
+    options = {**options, 'temperature': 0.0, 'samples_per_prompt': 1}
+  elif settings.teacher_mix:
+    model = models.mixture(settings.teacher, model, settings.teacher_mix)
+    params = teacher_params, params
+    prompt = (batch.teacher_prompts or (prompt,))[0], prompt
+  if source != 'teacher' and rows < size:
+    _check_group(options, rows, size)
+    chosen = objective.permutation(mixture_key, size)[:rows]
+    prompt, ids = jax.tree.map(lambda x: x[chosen], (prompt, ids))
+  prompt, ids = rows_lib.spread((prompt, ids))
+  sampled = sampling.generate(
+    model,
+    params,
+    prompt,
+    jax.random.fold_in(key, ROLLOUT),
+    row_ids=ids,
+    **settings.generation(model, options),
+  )
+  return sampled if chosen is None else rows_lib.scatter(sampled, chosen, size)
+
+
+def _check_group(options: Mapping[str, Any], rows: int, size: int) -> None:
+  if options.get('samples_per_prompt', 1) > 1:
+    raise ValueError(
+      f'samples_per_prompt={options["samples_per_prompt"]}, but the student '
+      f'answers {rows} of {size} rows: draw from the student alone'
+    )
+
+
+def _whole(
+  response: types.Response, goal: objective.Objective, draw: objective.Draw
+) -> types.Response:
+  """A source's responses; the log-probabilities only where they are read."""
+  logprobs = None
+  if 'samples' in goal.needs(draw) and draw.sampled == 'student':
+    logprobs = response.sampling_logprobs
+  return types.Response(response.tokens, response.mask, logprobs)
+
+
+def _check_sources(
+  draw: objective.Draw, responses: Mapping[str, types.Response]
+) -> None:
+  missing = draw.sources() - set(responses)
+  if len(draw.mixture()) > 1:
+    missing.discard(draw.sampled)  # none at this step
+  if missing:
+    raise ValueError(
+      f'a term draws from {sorted(missing)}, but there are responses from '
+      f"{sorted(responses)} alone; the student's need rows > 0"
+    )
+
+
+def _lengths(
+  name: str, response: types.Response, settings: Settings
+) -> Metrics:
+  rows = jnp.sum(jnp.any(response.mask, -1))
+  return {
+    f'{name}/length': (jnp.sum(response.mask), rows),
+    f'{name}/eos_fraction': (jnp.sum(ended(response, settings)), rows),
+  }
+
+
+def ended(response: types.Response, settings: Settings) -> jax.Array:
+  """Returns which responses hold an end-of-sequence token, [R] bool."""
+  eos = jnp.atleast_1d(jnp.asarray(settings.eos_ids))
+  return jnp.any(jnp.isin(response.tokens, eos) & response.mask, -1)

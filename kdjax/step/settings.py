@@ -1,0 +1,104 @@
+"""What a step is made of."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import optax
+
+from kdjax import objective, types
+from kdjax.models import api
+
+# What a step's random numbers are for; folded into its key.
+ROLLOUT, MIXTURE, DROPOUT, TEACHER = range(4)
+
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+  """What a step is made of; holds no arrays, so that `jit` closes over it.
+
+  Attributes:
+    student: the model that trains.
+    teacher: the frozen model, or None where nothing reads one.
+    objective: what is minimised.
+    optimizer: applied to the gradients.
+    max_new_tokens: T of rollouts.
+    sampling: further settings of `sampling.generate` for rollouts.
+    teacher_sampling: those of the teacher's responses, or None where they come
+      with the batch.
+    teacher_mix: α of teacher-mixed sampling: rollouts from αp + (1 - α)q.
+    reward_model: the frozen reward model's architecture, for 'learned'.
+    rewards: rewards of the caller's by name: functions over texts (see
+      `kdjax.rewards`), or `rewards.Traced`.
+    decode: tokens to text, for the former.
+    updates_per_rollout: updates on each batch of responses.
+    behaviour_sync: steps between copies of the student into the behaviour
+      policy, which rollouts are then sampled from; 0 samples from the student.
+    micro_batch: rows whose gradients are computed at a time, or None for all.
+      The update doesn't depend on it (up to rounding, and but for dropout).
+    measure_every: updates between measurements of both divergences.
+  """
+
+  student: api.LanguageModel
+  teacher: api.LanguageModel | None
+  objective: objective.Objective
+  optimizer: optax.GradientTransformation
+  max_new_tokens: int
+  sampling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  teacher_sampling: Mapping[str, Any] | None = None
+  teacher_mix: float = 0.0
+  reward_model: api.LanguageModel | None = None
+  rewards: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  decode: Callable[[Sequence[int]], str] | None = None
+  updates_per_rollout: int = 1
+  behaviour_sync: int = 0
+  micro_batch: int | None = None
+  measure_every: int = 10
+
+  @property
+  def num_tokens(self) -> int:
+    """The ids that both models know; padded rows of the heads are left out."""
+    sizes = [self.student.num_tokens]
+    if self.teacher is not None:
+      sizes.append(self.teacher.num_tokens)
+    return min(sizes)
+
+  @property
+  def samples(self) -> int:
+    """Samples a prompt."""
+    return self.sampling.get('samples_per_prompt', 1)
+
+  def micro_batches(self, batch: types.Batch) -> int:
+    """Returns in how many parts a batch is learned from.
+
+    Raises:
+      ValueError: `micro_batch` doesn't divide B.
+    """
+    size = batch.prompt.tokens.shape[0]
+    rows = self.micro_batch or size
+    if size % rows:
+      raise ValueError(
+        f'micro_batch_size={rows} does not divide batch_size={size}'
+      )
+    return size // rows
+
+  @property
+  def eos_ids(self) -> tuple[int, ...]:
+    """What ends a response."""
+    return self.sampling.get('eos_id', self.student.eos_ids)
+
+  def generation(
+    self, model: api.LanguageModel, options: Mapping[str, Any]
+  ) -> dict[str, Any]:
+    """Completes settings of `sampling.generate`; no token that one lacks."""
+    options = dict(options)
+    foreign = range(self.num_tokens, model.num_tokens)
+    suppressed = (*options.pop('suppress_ids', ()), *foreign)
+    return {
+      'max_new_tokens': self.max_new_tokens,
+      'suppress_ids': suppressed,
+      **options,
+    }
