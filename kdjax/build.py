@@ -82,6 +82,23 @@ class Run:
       stale=self.config.behaviour_sync > 0,
     )
 
+  def rehearse(self) -> None:
+    """Tries what could fail a run only after it began, on two examples.
+
+    Raises:
+      ValueError: teacher and student don't fit what a term matches, or a reward
+        isn't one finite number a response.
+    """
+    models = {'student': self.student_params, 'teacher': self.teacher_params}
+    step.auxiliary(self.settings(), models, jax.random.key(0))
+    foreign = self.settings().rewards
+    examples = self.examples('train', 2) if foreign else None
+    for name, reward in foreign.items():
+      if not isinstance(reward, rewards.Traced):
+        prompts, gold = list(examples.inputs), list(examples.references)
+        said = [texts[0] if texts else '' for texts in gold]
+        rewards.judge(name, reward, prompts, said, gold)
+
   @property
   def frozen(self) -> dict[str, Any]:
     """Parameters that don't train, by name."""

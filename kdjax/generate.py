@@ -56,6 +56,7 @@ def _manifest(config: Config) -> dict[str, Any]:
   return {
     **settings,
     'seed': config.seed,
+    'teacher_prompts': list(config.task.teacher_prompts),
     'max_new_tokens': config.task.max_response_tokens,
   }
 
@@ -72,7 +73,10 @@ def _respond(
   settings = {'max_new_tokens': run.config.task.max_response_tokens}
   said = []
   for batch, valid in run.batches(examples, c.batch_size):
-    prompt = run.place(batch.prompt)
+    prompt = batch.prompt
+    if c.model == 'teacher' and batch.teacher_prompts:
+      prompt = batch.teacher_prompts[0]
+    prompt = run.place(prompt)
     if c.beams > 1:
       found, _ = sampling.beam_search(
         model,

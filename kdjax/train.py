@@ -46,6 +46,7 @@ class Trainer:
   def __init__(self, run: build.Run, workdir: str):
     c = run.config
     self.run, self.config, self.workdir = run, c, pathlib.Path(workdir)
+    run.rehearse()
     self.program = run.program()
     self.data = run.train_iterator()
     self.validation = report.Validation(run) if c.eval.every else None

@@ -85,7 +85,7 @@ def attend(
     dropout: applied to the attention weights.
 
   Returns:
-    the output [B, N, T, H] and the weights [B, N, T, S].
+    the output [B, N, T, H] and the weights [B, N, T, S], before dropout.
   """
   batch, heads, length, size = queries.shape
   kv_heads = keys.shape[1]
@@ -100,10 +100,9 @@ def attend(
     scores = scores + bias
   scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
   weights = jnp.where(mask, jax.nn.softmax(scores), 0.0).astype(values.dtype)
-  weights = dropout(weights)
   out = jnp.einsum(
     'bkgts,bksh->bkgth',
-    weights.reshape(batch, kv_heads, heads // kv_heads, length, -1),
+    dropout(weights).reshape(batch, kv_heads, heads // kv_heads, length, -1),
     values,
   )
   return out.reshape(batch, heads, length, size), weights

@@ -197,7 +197,8 @@ def _bare(batch: types.Batch) -> types.Batch:
 
 def _samples_teacher(settings: Settings) -> bool:
   online = 'teacher' in settings.objective.sources()
-  return bool(settings.teacher_mix or (online and settings.teacher_sampling))
+  online &= settings.teacher_sampling is not None
+  return online or settings.teacher_mix > 0
 
 
 def _check(settings: Settings) -> None:

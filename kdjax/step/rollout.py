@@ -48,7 +48,9 @@ def rollout(
     task_key = jax.random.fold_in(key, i) if i else key
     answer = functools.partial(_answer, settings, part, task_key, mixture_key)
     responses[task] = dict(part.responses)
-    if 'teacher' in goal.sources(task) and settings.teacher_sampling:
+    if (
+      'teacher' in goal.sources(task) and settings.teacher_sampling is not None
+    ):
       responses[task]['teacher'] = answer('teacher', teacher_params, None, rows)
     for source in goal.sampled(task) if rows else ():
       found = answer(source, params, teacher_params, rows)
