@@ -82,3 +82,36 @@ def distil(c: ConfigDict, task: Callable[[ConfigDict], None]) -> None:
   c.log_every = 20
   c.eval.every = 150
   c.checkpoint.every = 150
+
+
+def quick(c: ConfigDict) -> None:
+  """Half of `distil`, on spelling to phonemes."""
+  distil(c, g2p)
+  c.steps = 300
+
+
+def gently(c: ConfigDict) -> None:
+  """Small steps of large batches: a sample's reward tells little by itself."""
+  c.batch_size = 128
+  c.optimizer.learning_rate = 1e-3
+
+
+def policy(c: ConfigDict) -> None:
+  """LMReward's policy gradient, with a stale policy to sample from."""
+  quick(c)
+  gently(c)
+  c.behaviour_sync = 10
+  c.sampling.top_k = 2
+
+
+def semi_supervised(c: ConfigDict) -> None:
+  """A tenth of the words labelled, the rest without pronunciations."""
+  c.task.args = {'part': 'labelled'}
+  c.tasks.unlabelled = {'name': 'g2p', 'args': {'part': 'unlabelled'}}
+
+
+def judge(c: ConfigDict) -> None:
+  """For reward models, whose text means nothing: they judge."""
+  c.eval.every = 0
+  c.eval.test_examples = 64
+  c.eval.divergences = False

@@ -2,6 +2,9 @@
 
 from ml_collections import ConfigDict
 
+# T5 v1.0, 12 + 12 layers: what f-distill, LMReward and LLMR train.
+BASE = 'google-t5/t5-base'
+
 
 def xsum(c: ConfigDict) -> None:
   """XSum: one-sentence summaries of BBC articles."""
@@ -34,6 +37,25 @@ def gsm8k(c: ConfigDict) -> None:
   c.eval.split = 'test'
 
 
+def dart(c: ConfigDict) -> None:
+  """DART: triples to a sentence, in f-distill's lengths."""
+  c.task.name = 'dart'
+  c.task.max_prompt_tokens = 128
+  c.task.max_response_tokens = 256
+  c.task.on_long = 'truncate'
+  c.checkpoint.best_metric = 'bleu'
+  c.eval.beams = 5
+
+
+def dailydialog(c: ConfigDict) -> None:
+  """DailyDialog: an utterance to the next one."""
+  c.task.name = 'dailydialog'
+  c.task.max_prompt_tokens = 128
+  c.task.max_response_tokens = 64
+  c.task.on_long = 'truncate'
+  c.checkpoint.best_metric = 'bleu'
+
+
 def train(c: ConfigDict, path: str) -> None:
   """Adafactor over a T5 from the hub, 32 examples a batch, no dropout."""
   c.student.path = path
@@ -62,3 +84,42 @@ def distil(c: ConfigDict, student: str, teacher: str) -> None:
 def lm_adapted(size: str) -> str:
   """The hub id of T5 v1.1 LM-adapted: small, base, large, xl or xxl."""
   return f'google/t5-{size}-lm-adapt'
+
+
+def f_distill(c: ConfigDict, student: str, teacher: str) -> None:
+  """f-distill's training on DART (Wen et al. 2023): 12 epochs of 30,526."""
+  dart(c)
+  train(c, student)
+  c.task.vocabulary = BASE
+  c.teacher.path = teacher
+  c.teacher.dtype = 'bfloat16'
+  c.steps = 45_000
+  c.batch_size = 8
+  c.optimizer.name = 'adamw'
+  c.optimizer.learning_rate = 1e-4
+  c.optimizer.warmup_steps = 100
+
+
+def lmreward(c: ConfigDict, model: str) -> None:
+  """LMReward's policy gradient on DailyDialog (Hao et al. 2022)."""
+  dailydialog(c)
+  train(c, model)
+  c.task.vocabulary = BASE
+  c.steps = 100_000
+  # The released 4 x 4 batches of 2,048 tokens are about 1,000 utterances.
+  c.batch_size = 1024
+  c.micro_batch_size = 128
+  c.behaviour_sync = 5_000
+  c.sampling.top_k = 2
+  c.optimizer.name = 'adamw'
+  c.optimizer.learning_rate = 1e-5
+  c.optimizer.warmup_steps = 4_000
+  c.optimizer.schedule = 'constant'
+
+
+def unlabelled(c: ConfigDict, path: str) -> None:
+  """Utterances that nobody answered, one a line."""
+  c.tasks.unlabelled = {
+    'name': 'file',
+    'args': {'path': path, 'input': 'text'},
+  }

@@ -1,11 +1,13 @@
 """From a config to everything that a run is made of."""
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import optax
 
 from kdjax import (
   data,
@@ -71,16 +73,26 @@ class Run:
     Raises:
       ValueError: teacher and student don't fit what a term matches.
     """
-    settings = self.settings()
-    own = {'student': self.student_params, 'teacher': self.teacher_params}
-    key = jax.random.key(self.config.seed)
-    extra = _place(self.mesh, step.auxiliary(settings, own, key))
     return state.create(
-      {'student': self.initial_params(), **extra},
-      self.optimizer(extra),
+      {'student': self.initial_params(), **_place(self.mesh, self.auxiliary)},
+      self.optimizer(),
       self.config.seed,
       stale=self.config.behaviour_sync > 0,
     )
+
+  @functools.cached_property
+  def auxiliary(self) -> dict[str, Any]:
+    """The first parameters of terms' own, by term.
+
+    Raises:
+      ValueError: teacher and student don't fit what a term matches.
+    """
+    both = {
+      'student': (self.student, self.student_params),
+      'teacher': (self.teacher, self.teacher_params),
+    }
+    key = jax.random.key(self.config.seed)
+    return jax.device_get(step.auxiliary(self.objective, both, key))
 
   def rehearse(self) -> None:
     """Tries what could fail a run only after it began, on two examples.
@@ -89,8 +101,6 @@ class Run:
       ValueError: teacher and student don't fit what a term matches, or a reward
         isn't one finite number a response.
     """
-    models = {'student': self.student_params, 'teacher': self.teacher_params}
-    step.auxiliary(self.settings(), models, jax.random.key(0))
     foreign = self.settings().rewards
     examples = self.examples('train', 2) if foreign else None
     for name, reward in foreign.items():
@@ -116,13 +126,13 @@ class Run:
     """The names of the generation metrics."""
     return tuple(self.config.eval.metrics) or self.task.metrics
 
-  def optimizer(self, auxiliary: Mapping[str, Any] = {}):
+  def optimizer(self) -> optax.GradientTransformation:
     """Returns the optimizer of the student's and of terms' own parameters."""
     c = self.config
     updates = c.steps * c.updates_per_rollout
     own = _optimizer(c.auxiliary_optimizer, updates)
     return optimizers.build(
-      _optimizer(c.optimizer, updates), dict.fromkeys(auxiliary, own)
+      _optimizer(c.optimizer, updates), dict.fromkeys(self.auxiliary, own)
     )
 
   def settings(self) -> step.Settings:
@@ -132,13 +142,7 @@ class Run:
       student=self.student,
       teacher=self.teacher if c.teacher_mix or self._reads_teacher() else None,
       objective=goal,
-      optimizer=self.optimizer(
-        {
-          term.name: None
-          for term in goal.terms
-          if objective.LOSSES[term.loss].auxiliary
-        }
-      ),
+      optimizer=self.optimizer(),
       max_new_tokens=c.task.max_response_tokens,
       sampling=dataclasses.asdict(c.sampling),
       teacher_sampling=(

@@ -64,8 +64,11 @@ def _models_of_recipe(c: Config, name: str, goal: Objective) -> list[str]:
   parts = [c.task, *c.tasks.values()]
   reads_teacher |= any(part.teacher_responses == 'online' for part in parts)
   if reads_teacher and not given(c.teacher):
+    who = f'recipe {name!r}'
+    if 'teacher' not in goal.models():
+      who = 'teacher_mix' if c.teacher_mix else "teacher_responses='online'"
     found.append(
-      f'recipe {name!r} reads the teacher: give teacher.path or teacher.config'
+      f'{who} reads the teacher: give teacher.path or teacher.config'
     )
   if 'reward' in goal.models() and not c.reward.path:
     found.append(
@@ -87,6 +90,11 @@ def _sampling_problems(c: Config, name: str, goal: Objective) -> list[str]:
     found.append(
       f'terms {grouped} of recipe {name!r} compare the samples of a prompt: '
       'set sampling.samples_per_prompt to 2 or more'
+    )
+  if grouped and not c.sampling.temperature:
+    found.append(
+      f'sampling.temperature=0: the samples of a prompt are all the same, but '
+      f'terms {grouped} of recipe {name!r} compare them: set it to 1'
     )
   mixed = [
     term.name
@@ -125,10 +133,6 @@ def _task_problems(c: Config, mode: str) -> list[str]:
   if unknown:
     known = sorted(evaluation.METRICS)
     found.append(f'eval.metrics: unknown {unknown}; known are {known}')
-  try:
-    task = tasks.get(c.task.name, **c.task.args)
-  except (ValueError, OSError) as error:
-    return [*found, f'task: {error}']
   for name, part in c.tasks.items():
     try:
       tasks.get(part.name, **part.args).check_split('train')
@@ -139,6 +143,10 @@ def _task_problems(c: Config, mode: str) -> list[str]:
         f'tasks.{name}.vocabulary={part.vocabulary!r} is not the main '
         f"task's, {c.task.vocabulary!r}: models read one vocabulary"
       )
+  try:
+    task = tasks.get(c.task.name, **c.task.args)
+  except (ValueError, OSError) as error:
+    return [*found, f'task: {error}']
   for split in _splits(c, mode):
     try:
       task.check_split(split)

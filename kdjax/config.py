@@ -123,7 +123,8 @@ def _view(cls: type, values: Mapping[str, Any], where: str, found: list[str]):
     elif dataclasses.is_dataclass(kind):
       found.append(f'{name}={value!r}: expected a section')
     elif sections := _sections(kind):
-      inherited = {k: values.get('task', {}).get(k) for k in _INHERITED}
+      main = kwargs.get('task', Task())
+      inherited = {k: getattr(main, k) for k in _INHERITED}
       kwargs[field.name] = _named(sections, value, name, inherited, found)
     elif problem := _type_problem(value, kind):
       found.append(f'{name}={value!r}: {problem}')
@@ -158,7 +159,6 @@ def _named(
   if not isinstance(values, Mapping):
     found.append(f'{where}={values!r}: expected named sections')
     return {}
-  known = {k: v for k, v in inherited.items() if v is not None}
   sections = {}
   for name, section in values.items():
     if not isinstance(section, Mapping):
@@ -166,7 +166,7 @@ def _named(
       continue
     if 'name' not in section:
       found.append(f'{where}.{name}.name is missing: it names a task')
-    view = _view(cls, {**known, **section}, f'{where}.{name}.', found)
+    view = _view(cls, {**inherited, **section}, f'{where}.{name}.', found)
     sections[name] = view
   return sections
 

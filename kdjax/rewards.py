@@ -93,9 +93,12 @@ def get(name: str) -> TextReward | Traced:
       f"reward={name!r}: known are {known}, or 'module:function' for your own"
     )
   try:
-    return getattr(importlib.import_module(module), attribute)
-  except (ImportError, AttributeError) as error:
+    found = getattr(importlib.import_module(module), attribute)
+  except (ImportError, AttributeError, ValueError) as error:
     raise ValueError(f'reward={name!r} cannot be imported: {error}') from error
+  if not callable(found) and not isinstance(found, Traced):
+    raise ValueError(f'reward={name!r} is {found!r}: expected a function')
+  return found
 
 
 def judge(
@@ -122,7 +125,11 @@ def judge(
   Raises:
     ValueError: naming the reward, and the example if one is at fault.
   """
-  values = np.asarray(reward(prompts, responses, references))
+  found = reward(prompts, responses, references)
+  try:
+    values = np.asarray(found)
+  except ValueError as error:  # Lists of several lengths.
+    raise ValueError(f'reward {name!r} returned no array: {error}') from error
   if values.dtype.kind not in 'biuf':
     raise ValueError(
       f'reward {name!r} returned {values.dtype} values; it must return one '

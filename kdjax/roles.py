@@ -67,7 +67,8 @@ def load_reward_head(config: Config) -> dict[str, Any]:
       "recipes 'reward_regression' and 'preference_reward' leave in student/"
     )
   tensors = safetensors.numpy.load_file(path)
-  heads = sorted({name.rpartition('/')[0] for name in tensors})
+  ends = (name.partition('/') for name in tensors)
+  heads = sorted(term for term, _, end in ends if end == 'kernel')
   head = heads[0] if len(heads) == 1 else 'reward'
   missing = {f'{head}/kernel', f'{head}/bias'} - set(tensors)
   if missing:

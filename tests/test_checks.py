@@ -103,3 +103,186 @@ def test_checkpoints_are_ranked_by_what_is_measured(tiny):
   assert 'not measured' in problems(
     tiny(recipe={'name': 'sft'}, teacher__config={})
   )
+
+
+# What recipes need of the rest of a config.
+
+
+def reinforce(reward, **args):
+  return {'name': 'reinforce', 'reward': reward, **args}
+
+
+def test_rewards_must_be_known(tiny):
+  (found,) = problems(tiny(recipe=reinforce('blue'))).splitlines()
+  for part in (
+    "reward='blue': known are",
+    "'bleu'",  # a metric
+    "'brevity'",  # a function over texts
+    "'module:function'",
+    "models give ['induced', 'induced_soft', 'learned', 'reverse_kl', ",
+  ):
+    assert part in found
+  # It is no reward, but what some policy gradients subtract.
+  assert 'teacher_baseline' not in found
+  found = problems(tiny(recipe=reinforce('no_such_module:f')))
+  assert "'no_such_module:f' cannot be imported: No module named" in found
+  for reward in ('bleu', 'induced', 'brevity', 'math:fsum'):
+    checks.validate(tiny(recipe=reinforce(reward)))
+  # Rewards that samples are ranked by are looked up, too.
+  ranked = {'name': 'ranking', 'by': 'blue'}
+  found = problems(tiny(recipe=ranked, sampling__samples_per_prompt=2))
+  assert "reward='blue': known are" in found
+
+
+def test_tasks_that_terms_read_must_be_defined(tiny):
+  found = problems(tiny(recipe={'name': 'self_training'}))
+  assert "reads the task 'unlabelled': define tasks.unlabelled" in found
+  # What to write into a task comes before what to write into its sections.
+  assert 'teacher_responses' not in found
+  part = tiny().task.to_dict()
+  recipe = {'name': 'self_training'}
+  found = problems(tiny(recipe=recipe, tasks={'unlabelled': part}))
+  assert 'directory in tasks.unlabelled.teacher_responses, or' in found
+  part['teacher_responses'] = 'online'
+  checks.validate(tiny(recipe=recipe, tasks={'unlabelled': part}))
+  # A run that only scores or answers reads no such task.
+  for mode in ('evaluate', 'generate'):
+    checks.validate(tiny(recipe=recipe), mode)
+
+
+def test_further_tasks_are_checked_like_the_main_one(tiny):
+  part = tiny().task.to_dict()
+  found = problems(
+    tiny(
+      task__name='xmus',
+      tasks={
+        'a': {'name': 'smux', 'args': {}},
+        'b': {**part, 'vocabulary': 'debsum'},
+        'c': {**part, 'args': {'path': 'some.jsonl'}},
+        'd': part,
+      },
+    )
+  )
+  for part in (
+    "task: no task 'xmus'",
+    "tasks.a: no task 'smux'",
+    "tasks.b.vocabulary='debsum' is not the main task's, 'g2p'",
+    "tasks.c: task 'file': missing a required argument: 'input'",
+  ):
+    assert sum(part in line for line in found.splitlines()) == 1, part
+  assert 'tasks.d' not in found
+
+
+@pytest.mark.parametrize(
+  'recipe, terms',
+  [
+    ({'name': 'grpo', 'reward': 'bleu', 'kl_weight': 0.0}, ['grpo']),
+    (reinforce('bleu', baseline='group_mean', kl_weight=0.0), ['reward']),
+    ({'name': 'ranking'}, ['ranking']),
+  ],
+)
+def test_what_compares_samples_needs_several(tiny, recipe, terms):
+  found = problems(tiny(recipe=recipe))
+  assert f'terms {terms} of recipe' in found
+  assert 'set sampling.samples_per_prompt to 2 or more' in found
+  checks.validate(tiny(recipe=recipe, sampling__samples_per_prompt=2))
+
+
+@pytest.mark.parametrize(
+  'recipe, terms',
+  [
+    ({'name': 'gkd', 'lam': 0.5}, ['gkd']),
+    ({'name': 'dpkd', 'lm_weight': 0.0}, ['dpkd']),
+  ],
+)
+def test_what_takes_one_response_is_given_one(tiny, recipe, terms):
+  options = {'recipe': recipe, 'task__teacher_responses': 'online'}
+  found = problems(tiny(**options, sampling__samples_per_prompt=3))
+  assert f'terms {terms} of recipe' in found
+  assert 'sampling.samples_per_prompt=3: set it to 1' in found
+  checks.validate(tiny(**options))
+
+
+def test_greedy_samples_cannot_be_weighed(tiny):
+  cold = {'sampling__temperature': 0.0}
+  weighed = reinforce('bleu', importance=True)
+  found = problems(tiny(recipe=weighed, **cold))
+  assert 'sampling.temperature=0: greedy responses have no' in found
+  assert "recipe 'reinforce' does: set it to 1" in found
+  checks.validate(tiny(recipe=weighed))
+  # Where they are not weighed, responses may be greedy.
+  for recipe in ({'name': 'on_policy_kd'}, reinforce('bleu')):
+    checks.validate(tiny(recipe=recipe, **cold))
+
+
+def test_models_that_judge_must_be_given(tiny):
+  found = problems(tiny(recipe=reinforce('learned')))
+  assert "recipe 'reinforce' reads a reward model: give reward.path" in found
+  # Its head comes with a directory: a config alone would be no judge.
+  t5 = tiny().student.config.to_dict()
+  assert 'give reward.path' in problems(
+    tiny(recipe=reinforce('learned'), reward__config=t5)
+  )
+  checks.validate(tiny(recipe=reinforce('learned'), reward__path='some/dir'))
+  without = {
+    'teacher__config': {},
+    'checkpoint__best_metric': 'exact_match',
+    'checkpoint__best_mode': 'max',
+  }
+  checks.validate(tiny(recipe=reinforce('bleu'), **without))
+  found = problems(tiny(recipe=reinforce('induced'), **without))
+  assert 'give teacher.path or teacher.config' in found
+
+
+def test_who_samples_from_a_teacher_needs_one(tiny):
+  without = {
+    'recipe': {'name': 'sft'},
+    'teacher__config': {},
+    'checkpoint__best_metric': 'exact_match',
+    'checkpoint__best_mode': 'max',
+  }
+  checks.validate(tiny(**without))
+  for option in ({'teacher_mix': 0.2}, {'task__teacher_responses': 'online'}):
+    found = problems(tiny(**without, **option))
+    assert 'give teacher.path or teacher.config' in found
+
+
+def test_all_that_recipes_lack_comes_in_one_error(tiny):
+  part = {**tiny().task.to_dict(), 'vocabulary': 'debsum'}
+  policy = {'loss': 'policy_gradient', 'source': 'student'}
+  terms = [
+    {**policy, 'name': 'a', 'reward': 'blue'},
+    {
+      **policy,
+      'name': 'b',
+      'reward': 'learned',
+      'loss_args': {'baseline': 'group'},
+    },
+    {'name': 'c', 'loss': 'cross_entropy', 'task': 'away'},
+    {'name': 'd', 'loss': 'cross_entropy', 'source': 'teacher'},
+  ]
+  with pytest.raises(config.ConfigError) as error:
+    checks.validate(
+      tiny(
+        recipe={'name': 'terms', 'terms': terms},
+        teacher__config={},
+        teacher_mix=0.2,
+        tasks={'other': part},
+        sampling__temperature=0.0,
+        checkpoint__best_metric='exact_match',
+        checkpoint__best_mode='max',
+      )
+    )
+  found = error.value.problems
+  for expected in (
+    "reward='blue'",
+    'give reward.path',
+    "terms ['b'] of recipe",
+    'define tasks.away',
+    'task.teacher_responses',
+    'give teacher.path',
+    'tasks.other.vocabulary',
+    'sampling.temperature=0',
+  ):
+    assert sum(expected in line for line in found) == 1, expected
+  assert len(found) == 8

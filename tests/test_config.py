@@ -215,3 +215,118 @@ def test_arguments_take_the_types_of_their_defaults():
 def test_wrong_arguments_are_refused(arg, message):
   with pytest.raises(ValueError, match=message):
     config.parse_arg(arg, embedded=False, layers=2, student='small')
+
+
+# Further tasks.
+
+
+def test_further_tasks_take_after_the_main_one():
+  c = good(
+    task__vocabulary='g2p',
+    task__max_prompt_tokens=7,
+    task__max_response_tokens=5,
+    task__on_long='drop',
+    task__prompt_padding='left',
+    task__limit=3,
+    task__args={'path': 'a'},
+    task__teacher_responses='online',
+    tasks={
+      'heir': {'name': 'text'},
+      'own': {
+        'name': 'text',
+        'max_response_tokens': 9,
+        'prompt_padding': 'right',
+        'vocabulary': 'debsum',
+      },
+    },
+  )
+  view = config.validate(c)
+  heir = schema.Task(
+    name='text',
+    vocabulary='g2p',
+    max_prompt_tokens=7,
+    max_response_tokens=5,
+    on_long='drop',
+    prompt_padding='left',
+  )
+  assert view.tasks['heir'] == heir
+  assert view.tasks['own'] == dataclasses.replace(
+    heir,
+    max_response_tokens=9,
+    prompt_padding='right',
+    vocabulary='debsum',
+  )
+
+
+def test_a_main_task_that_says_nothing_leaves_its_defaults():
+  view, found = config.check(
+    ml_collections.ConfigDict({'tasks': {'a': {'name': 'text'}}})
+  )
+  assert view.tasks == {'a': schema.Task(name='text')}
+  # The recipe and the student alone.
+  assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+  'tasks, part',
+  [
+    ('text', "tasks='text': expected named sections"),
+    ({'a': 'text'}, "tasks.a='text': expected a section"),
+    ({'a': {'args': {}}}, 'tasks.a.name is missing: it names a task'),
+    (
+      {'a': {'name': 'text', 'max_prompt_token': 3}},
+      'unknown key tasks.a.max_prompt_token; did you mean tasks.a.max_prompt_t',
+    ),
+    (
+      {'a': {'name': 'text', 'on_long': 'cut'}},
+      "tasks.a.on_long='cut': allowed are error, truncate, drop",
+    ),
+    (
+      {'a': {'name': 'text', 'limit': -1}},
+      'tasks.a.limit=-1: must be at least 0',
+    ),
+  ],
+)
+def test_problems_of_further_tasks_name_them(tasks, part):
+  (problem,) = problems(tasks=tasks)
+  assert part in problem
+
+
+@pytest.mark.parametrize(
+  'changes, part',
+  [
+    ({'teacher_mix': 1.0}, 'teacher_mix=1.0: must be in [0, 1)'),
+    ({'behaviour_sync': -1}, 'behaviour_sync=-1: must be at least 0'),
+    ({'updates_per_rollout': 0}, 'updates_per_rollout=0: must be at least 1'),
+    (
+      {'sampling__samples_per_prompt': 0},
+      'sampling.samples_per_prompt=0: must be at least 1',
+    ),
+    (
+      {'teacher_sampling__top_p': 0.0},
+      'teacher_sampling.top_p=0.0: must be in (0, 1]',
+    ),
+    (
+      {'auxiliary_optimizer__name': 'adam'},
+      "auxiliary_optimizer.name='adam': allowed are",
+    ),
+    (
+      {'reward__path': 'a', 'reward__config': {'a': 1}},
+      'reward.path and reward.config exclude each other',
+    ),
+    (
+      {'reference__path': 'a', 'reference__config': {'a': 1}},
+      'reference.path and reference.config exclude each other',
+    ),
+    ({'student__layers': 3}, 'student.layers=3: expected Mapping'),
+  ],
+)
+def test_problems_of_rollouts_and_judges(changes, part):
+  (problem,) = problems(**changes)
+  assert part in problem
+
+
+def test_a_wrong_main_task_is_reported_once():
+  assert problems(task=8) == ('task=8: expected a section',)
+  found = problems(task__max_prompt_tokens='x', tasks={'a': {'name': 'text'}})
+  assert len(found) == 1

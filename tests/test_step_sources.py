@@ -309,9 +309,8 @@ def test_a_reward_model_learns_to_judge_and_then_judges():
       optimizer=optimizers.OptimizerConfig(learning_rate=0.05),
     )
   )
-  own = step.auxiliary(
-    made.settings, {'student': models()[1]}, jax.random.key(0)
-  )
+  both = {'student': models()[:2], 'teacher': (None, None)}
+  own = step.auxiliary(made.settings.objective, both, jax.random.key(0))
   assert set(own) == {'reward'}
   current = state.create(
     {'student': jax.tree.map(jnp.array, models()[1]), **own},

@@ -38,7 +38,10 @@ def layers(captured: Any, stack: str, kind: str) -> list[jax.Array]:
       'loss_args.stack to one of these'
     )
   if any(kind not in block for block in captured[stack]):
-    raise ValueError(f'the {stack} of the model has no {kind}: drop that term')
+    raise ValueError(
+      f'the {stack} of the model has no {kind}: set loss_args.stack to another '
+      'one, or drop that term'
+    )
   return [block[kind] for block in captured[stack]]
 
 

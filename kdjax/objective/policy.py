@@ -61,7 +61,8 @@ def target(
     greedy      the return of the student's greedy response (self-critical)
     teacher     Σ_v p(v) f(v) of the teacher's centred logits f (LMReward)
 
-  `group` and `group_mean` are of whole responses: one advantage for all tokens.
+  `group` and `group_mean` are of whole responses: one advantage for all tokens,
+  from the plain sum of the rewards. So is the return that `greedy` subtracts.
 
   Args:
     views: the sampled responses; with 'greedy', also the greedy ones.
@@ -80,11 +81,11 @@ def target(
   mask = views[0].response.mask
 
   def shaped(view):
-    rewards = view.rewards[reward] / reward_scale
+    kept, rewards = view.response.mask, view.rewards[reward] / reward_scale
     if reward_clip is not None:
       rewards = jnp.clip(rewards, -reward_clip, reward_clip)
-    rewards = jnp.where(view.response.mask, rewards, 0.0)
-    return losses.sparse_reward(rewards, mask) if sparse else rewards
+    rewards = jnp.where(kept, rewards, 0.0)
+    return losses.sparse_reward(rewards, kept) if sparse else rewards
 
   rewards = shaped(views[0])
   if baseline in ('group', 'group_mean'):
@@ -101,7 +102,9 @@ def target(
   elif baseline == 'whiten':
     returns = losses.whiten(returns, mask)
   elif baseline == 'greedy':
-    returns -= shaped(views[1]).sum(-1, keepdims=True)
+    greedy = shaped(views[1]).sum(-1)
+    samples = returns.shape[0] // greedy.shape[0]
+    returns -= jnp.repeat(greedy, samples)[:, None]
   elif baseline == 'teacher':
     returns -= views[0].rewards['teacher_baseline'] / reward_scale
   return Target(mask, jnp.where(mask, returns, 0.0))
@@ -115,7 +118,7 @@ def _others(returns: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 def _policy_gradient(readings, target, params, *, importance, clip, **unused):
-  (reading, *_) = readings
+  (reading,) = readings
   behaviour = reading.view.response.sampling_logprobs if importance else None
   values = losses.policy_gradient(
     reading.logprobs,
@@ -125,12 +128,13 @@ def _policy_gradient(readings, target, params, *, importance, clip, **unused):
   )
   if behaviour is None:
     return values
-  ratio = jnp.exp(jax.lax.stop_gradient(reading.logprobs) - behaviour)
+  # As far as the loss itself follows it.
+  ratio = jnp.exp(jnp.minimum(reading.logprobs - behaviour, 20.0))
   return values, {'ratio': ratio}
 
 
 def _weighted_reinforce(readings, target, params, *, return_clip, **unused):
-  reading = readings[0]
+  (reading,) = readings
   return losses.weighted_reinforce(
     reading.logprobs,
     target.values,

@@ -21,7 +21,7 @@ class Option:
     high: the greatest.
     above: numbers must be greater than this.
     choices: the names that a string may be.
-    fixed: whether it must be a number, not a schedule: part of the program.
+    fixed: whether it must be a whole number, part of the program.
   """
 
   default: Any
@@ -42,10 +42,10 @@ class Option:
     if isinstance(self.default, bool) or isinstance(value, bool):
       if type(value) is type(self.default):
         return []
-      kind = type(self.default).__name__
+      kind = 'float' if self.default is None else type(self.default).__name__
       return [f'{name}={value!r}: expected {kind}']
-    if self.fixed and not isinstance(value, (int, float)):
-      return [f'{name}={value!r}: expected a number']
+    if self.fixed and not isinstance(value, int):
+      return [f'{name}={value!r}: expected a whole number']
     limits = {'within': (self.low, self.high), 'above': self.above}
     return spec_problems(name, value, **limits)
 

@@ -9,34 +9,33 @@ import jax.numpy as jnp
 from kdjax import objective, types
 from kdjax.models import api
 from kdjax.step.learn import forward
-from kdjax.step.settings import Settings
 
 
 def auxiliary(
-  settings: Settings, models: Mapping[str, api.Params], key: jax.Array
+  goal: objective.Objective,
+  models: Mapping[str, tuple[api.LanguageModel | None, api.Params]],
+  key: jax.Array,
 ) -> dict[str, Any]:
   """Returns the first parameters of the terms that have some, by term.
 
   Args:
-    settings: of the step.
-    models: the student's and the teacher's parameters; only shapes are read.
+    goal: the terms.
+    models: 'student' and 'teacher', each a model (or None) and its parameters,
+      of which only the shapes are read.
     key: of the run.
 
   Raises:
     ValueError: the two models' layers don't fit a term; says what to set.
   """
   found = {}
-  for i, term in enumerate(settings.objective.terms):
+  for i, term in enumerate(goal.terms):
     make = objective.LOSSES[term.loss].auxiliary
     if make is None:
       continue
     seen = [
-      _shapes(model, models[role], term.needs())
-      for role, model in (
-        ('student', settings.student),
-        ('teacher', settings.teacher),
-      )
-      if model is not None
+      _shapes(*models[role], term.needs())
+      for role in ('student', 'teacher')
+      if models[role][0] is not None
     ]
     args = objective.LOSSES[term.loss].filled(term.loss_args)
     try:

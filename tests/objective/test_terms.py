@@ -168,7 +168,7 @@ def test_every_problem_is_listed():
     ),
     (
       {'loss': 'hidden_distance', 'loss_args': {'target_layer': RISING}},
-      r'target_layer=.*: expected a number',
+      r'target_layer=.*: expected a whole number',
     ),
   ],
 )

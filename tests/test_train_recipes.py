@@ -1,0 +1,211 @@
+"""Whole runs of what recipes ask of a trainer, and that kills don't show."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from kdjax import build, checks, models, roles, train
+
+QUICK = {
+  'steps': 4,
+  'log_every': 1,
+  'eval__every': 0,
+  'eval__test_examples': 4,
+  'checkpoint__every': 2,
+  'checkpoint__export': 'last',
+  'checkpoint__best_metric': '',
+  'checkpoint__best_mode': 'max',
+}
+
+
+@pytest.fixture(scope='module')
+def quick(tiny):
+  """Returns a function of overrides to a valid config of four steps."""
+  return lambda **overrides: checks.validate(tiny(**QUICK, **overrides))
+
+
+def logged(workdir):
+  text = (workdir / 'metrics.jsonl').read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def weights(workdir):
+  return (workdir / 'student' / 'model.safetensors').read_bytes()
+
+
+def stale(tiny_data):
+  """Everything that a state can hold, at once: LLMR beside adversarial layers.
+
+  A behaviour policy, parameters of a term's own, a second task, several updates
+  on each rollout, and a teacher with prompts of its own.
+  """
+  return {
+    'recipe': {
+      'name': 'terms',
+      'terms': (
+        {
+          'loss': 'weighted_reinforce',
+          'source': 'student',
+          'task': 'unlabelled',
+          'reward': 'induced',
+          'finished_only': True,
+          'loss_args': {'reward_scale': 10.0, 'return_clip': 1.0},
+        },
+        {'loss': 'adversarial', 'loss_args': {'strategy': 'last'}},
+        {'loss': 'cross_entropy', 'source': 'teacher'},
+      ),
+    },
+    'tasks': {
+      'unlabelled': {
+        'name': 'file',
+        'args': {'path': f'{tiny_data}/{{split}}.jsonl', 'input': 'spelling'},
+      }
+    },
+    'behaviour_sync': 3,
+    'updates_per_rollout': 2,
+    'task__teacher_prompts': ('{input} a',),
+    'task__max_teacher_prompt_tokens': 10,
+    'task__teacher_responses': 'online',
+  }
+
+
+def test_a_killed_run_ends_where_an_undisturbed_one_ends(
+  quick, tiny_data, tmp_path, monkeypatch
+):
+  config = quick(**stale(tiny_data))
+  train.train(config, str(tmp_path / 'whole'))
+  step_once = train.Trainer._step
+
+  def interrupted(self, done, current):
+    if done == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return step_once(self, done, current)
+
+  killed = tmp_path / 'killed'
+  with monkeypatch.context() as patch:
+    patch.setattr(train.Trainer, '_step', interrupted)
+    with pytest.raises(SystemExit):
+      train.train(config, str(killed))
+  train.train(config, str(killed))
+  assert weights(killed) == weights(tmp_path / 'whole')
+  own = [
+    (folder / 'student' / roles.AUXILIARY).read_bytes()
+    for folder in (killed, tmp_path / 'whole')
+  ]
+  assert own[0] == own[1]
+  for line in logged(killed):
+    assert line['skipped'] == 0
+    assert np.isfinite(line['reward/induced'])
+
+
+def test_a_reward_model_is_trained_and_then_obeyed(quick, tmp_path):
+  fitted = quick(
+    recipe={'name': 'reward_regression', 'reward': 'phoneme_error_rate'},
+    task__teacher_responses='online',
+  )
+  train.train(fitted, str(tmp_path / 'reward'))
+  learned = quick(
+    recipe={'name': 'reinforce', 'reward': 'learned', 'baseline': 'mean'},
+    reward={'path': str(tmp_path / 'reward' / 'student')},
+  )
+  train.train(learned, str(tmp_path / 'policy'))
+  first, *_ = logged(tmp_path / 'policy')
+  assert np.isfinite(first['reward/learned']) and first['reward/learned']
+  assert first['rollout/length'] > 0
+
+
+def test_groups_are_rewarded_by_texts_and_held_near_the_start(quick, tmp_path):
+  config = quick(
+    recipe={'name': 'grpo', 'reward': 'phoneme_error_rate'},
+    sampling__samples_per_prompt=4,
+    updates_per_rollout=2,
+    micro_batch_size=4,
+  )
+  train.train(config, str(tmp_path))
+  first, *_, last = logged(tmp_path)
+  # An error rate counts as a loss.
+  assert first['reward/phoneme_error_rate'] < 0
+  # At first the policy is the reference, but for the second of the updates.
+  assert 0 <= first['loss/kl'] < last['loss/kl']
+
+
+def test_pairs_are_read_from_a_file(quick, tiny_data, tmp_path):
+  rows = [
+    json.loads(line)
+    for line in (tiny_data / 'train.jsonl').read_text().splitlines()
+  ]
+  for split in ('train', 'validation', 'test'):
+    lines = [
+      json.dumps({**row, 'worse': ' '.join(row['sounds'].split()[::-1])})
+      for row in rows
+    ]
+    (tmp_path / f'{split}.jsonl').write_text('\n'.join(lines))
+  args = {
+    'path': f'{tmp_path}/{{split}}.jsonl',
+    'input': 'spelling',
+    'target': 'sounds',
+    'metrics': ('exact_match',),
+  }
+  config = quick(
+    recipe={'name': 'dpo'}, teacher__config={}, student__dropout=0.0,
+    task__args={**args, 'rejected': 'worse'},
+  )  # fmt: skip
+  train.train(config, str(tmp_path / 'run'))
+  first, *_, last = logged(tmp_path / 'run')
+  assert first['loss/dpo'] == pytest.approx(np.log(2), rel=1e-5)
+  assert last['dpo/reward_margin'] > first['dpo/reward_margin']
+
+  config = quick(recipe={'name': 'dpo'}, teacher__config={}, task__args=args)
+  with pytest.raises(ValueError, match='name their column in task.args.reject'):
+    train.train(config, str(tmp_path / 'other'))
+  assert not (tmp_path / 'other').exists()
+
+
+def test_a_student_of_copied_layers_is_distilled(quick, tiny, tmp_path):
+  wide = {**tiny().teacher.config.to_dict(), 'num_layers': 3}
+  deep = build.build(quick(teacher__config=wide), wanted=('teacher',))
+  models.save_pretrained(
+    tmp_path / 'teacher', deep.teacher, deep.teacher_params
+  )
+  path = {'path': str(tmp_path / 'teacher'), 'config': {}}
+  student = {**tiny().student.to_dict(), **path}
+  config = quick(
+    recipe={'name': 'pre_distillation', 'stacks': ('encoder',)},
+    student={**student, 'layers': {'encoder': 1}},
+    teacher={**tiny().teacher.to_dict(), **path},
+  )
+  run = build.build(config)
+  assert run.student.config.encoder_layers == 1
+  train.train(config, str(tmp_path / 'run'))
+  assert all(
+    line['loss/hidden_encoder'] > 0 for line in logged(tmp_path / 'run')
+  )
+
+
+def test_layers_that_do_not_match_are_said_before_the_run(
+  quick, tiny, tmp_path
+):
+  deep = {**tiny().teacher.config.to_dict(), 'num_decoder_layers': 2}
+  config = quick(
+    recipe={'name': 'layer_matching', 'strategy': ''}, teacher__config=deep
+  )
+  with pytest.raises(ValueError, match='set loss_args.strategy to one of'):
+    train.train(config, str(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()
+
+
+def test_rewards_that_fail_are_said_before_the_run(
+  quick, tmp_path, monkeypatch
+):
+  (tmp_path / 'own_reward.py').write_text(
+    'def broken(prompts, responses, references):\n'
+    "  return [float('nan')] * len(responses)\n"
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  config = quick(recipe={'name': 'reinforce', 'reward': 'own_reward:broken'})
+  with pytest.raises(ValueError, match="'own_reward:broken' is nan for the"):
+    train.train(config, str(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()
