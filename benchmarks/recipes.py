@@ -2,11 +2,11 @@
 
   python benchmarks/recipes.py --out=runs/recipes
 
-runs the `:embedded` form of each config, 300 steps unless it says otherwise,
-and writes `recipes.md` and `recipes.json`: the mean of what the recipe optimises
-over the first and the last tenth of its steps, the updates that were skipped as
-not finite, and the student's score on the test split before and after. What has
-been run is not run again. Name configs to run only these.
+runs the `:embedded` form of each config, 300 steps, and writes `recipes.md` and
+`recipes.json`: the mean of what the recipe optimises over the first and the
+last tenth of its steps, the updates that were skipped as not finite, and the
+student's score on the test split before and after. What has been run is not
+run again. Name configs to run only these.
 """
 
 import argparse
@@ -97,8 +97,8 @@ def figures(name: str, workdir: pathlib.Path) -> dict:
 def table(found: dict[str, dict]) -> str:
   """Returns the figures as Markdown."""
   rows = [
-    '| config | what it optimises | first | last | skipped | exact match before '
-    '→ after | seconds |',
+    '| config | what it optimises | first | last | skipped | exact match '
+    'before → after | seconds |',
     '| --- | --- | --- | --- | --- | --- | --- |',
   ]
   for name, each in found.items():

@@ -1,11 +1,13 @@
 """Recipes on average over all responses: the gradients they promise."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import losses
+from kdjax import losses, recipes, types
 from kdjax.objective import Objective, Term
 from tests import enumeration as e
 
@@ -80,14 +82,12 @@ def test_gkd_rl_is_the_papers_objective(alpha):
 def test_minillm_is_the_gradient_of_the_sequences_reverse_kl():
   # Undiscounted, not divided by lengths, and summed over each sequence: then
   # the exact step and the policy gradient of what follows are all of it.
-  minillm = e.recipes.build(
+  minillm = recipes.build(
     'minillm', lm_weight=0.0, length_normalized=False, clip=None,
     reward_clip=None,
   )  # fmt: skip
   goal = Objective(
-    tuple(
-      e.dataclasses.replace(term, normalize='sum') for term in minillm.terms
-    )
+    tuple(dataclasses.replace(term, normalize='sum') for term in minillm.terms)
   )
   behaviour = token_logprobs(*e.models()[:2])
   found = e.expected_gradient(e.program(goal), behaviour=behaviour)
@@ -101,7 +101,7 @@ def test_minillms_importance_weights_undo_a_mixed_sampler():
   student, params, teacher, fixed = e.models()
   response = e.sequences()
   first = jnp.arange(e.T) == 0
-  short = e.types.Response(response.tokens, response.mask & first)
+  short = types.Response(response.tokens, response.mask & first)
   mixed = 0.2 * jnp.exp(token_logprobs(teacher, fixed))
   mixed += 0.8 * jnp.exp(token_logprobs(student, params))
   goal = Objective(
@@ -116,7 +116,7 @@ def test_minillms_importance_weights_undo_a_mixed_sampler():
   for token in range(e.V):
     i = int(np.flatnonzero(np.asarray(response.tokens[:, 0]) == token)[0])
     one = jax.tree.map(lambda x, i=i: x[i : i + 1], short)
-    one = e.types.Response(one.tokens, one.mask, jnp.log(mixed[i : i + 1]))
+    one = types.Response(one.tokens, one.mask, jnp.log(mixed[i : i + 1]))
     found, _ = e.gradient(made, one)
     found = jax.tree.map(lambda g, w=mixed[i, 0]: g * w, found)
     total = found if total is None else jax.tree.map(jnp.add, total, found)
@@ -136,12 +136,12 @@ def test_llmr_follows_the_expected_induced_reward(reward):
   rewards = losses.induced_reward(
     e.logits(*e.models()[2:]), response.tokens, response.mask, value=value
   )
-  llmr = e.recipes.build(
+  llmr = recipes.build(
     'llmr', reward=reward, scale=1.0, clip=None, entropy_weight=0.0,
     finished_only=False,
   )  # fmt: skip
   (term,) = llmr.terms
-  goal = Objective((e.dataclasses.replace(term, normalize='sum'),))
+  goal = Objective((dataclasses.replace(term, normalize='sum'),))
   behaviour = token_logprobs(*e.models()[:2])
   found = e.expected_gradient(e.program(goal), behaviour=behaviour)
   totals = jnp.sum(rewards, -1)
@@ -150,11 +150,11 @@ def test_llmr_follows_the_expected_induced_reward(reward):
 
 def test_sparse_rewards_have_the_same_expected_gradient():
   def gradient(**args):
-    llmr = e.recipes.build(
+    llmr = recipes.build(
       'llmr', clip=None, entropy_weight=0.0, finished_only=False, **args
     )
     (term,) = llmr.terms
-    goal = Objective((e.dataclasses.replace(term, normalize='sum'),))
+    goal = Objective((dataclasses.replace(term, normalize='sum'),))
     behaviour = token_logprobs(*e.models()[:2])
     return e.expected_gradient(e.program(goal), behaviour=behaviour)
 
@@ -165,9 +165,9 @@ def test_sparse_rewards_have_the_same_expected_gradient():
 
 def test_grpo_is_the_gradient_of_the_expected_reward():
   # Rewards centred on the group's mean, its own included, lose 1 / G of it.
-  grpo = e.recipes.build('grpo', reward='mine', kl_weight=0.0, scale=False)
+  grpo = recipes.build('grpo', reward='mine', kl_weight=0.0, scale=False)
   (term,) = grpo.terms
-  goal = Objective((e.dataclasses.replace(term, normalize='sum'),))
+  goal = Objective((dataclasses.replace(term, normalize='sum'),))
   made = e.program(
     goal,
     settings={
@@ -183,7 +183,7 @@ def test_grpo_is_the_gradient_of_the_expected_reward():
     for j in range(15):
       rows = np.array([i, j])
       pair = jax.tree.map(lambda x, rows=rows: x[rows], e.sequences())
-      pair = e.types.Response(pair.tokens, pair.mask, behaviour[rows])
+      pair = types.Response(pair.tokens, pair.mask, behaviour[rows])
       found, _ = e.gradient(made, pair, ({'mine': REWARDS[rows]},))
       weight = probabilities[i] * probabilities[j]
       found = jax.tree.map(lambda g, w=weight: g * w, found)
@@ -199,10 +199,10 @@ def test_f_distills_exact_js_is_that_of_the_sequences():
   expected += 0.5 * jnp.sum(jnp.exp(log_q) * (log_q - log_m))
 
   def value(**args):
-    goal = e.recipes.build('f_distill', divergence='js', **args)
+    goal = recipes.build('f_distill', divergence='js', **args)
     total = 0.0
     for term, weights in zip(goal.terms, (log_p, log_q), strict=True):
-      one = Objective((e.dataclasses.replace(term, normalize='sum'),))
+      one = Objective((dataclasses.replace(term, normalize='sum'),))
       made = e.program(one)
       for i, weight in enumerate(np.exp(weights)):
         response = jax.tree.map(lambda x, i=i: x[i : i + 1], e.sequences())

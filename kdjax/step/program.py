@@ -60,11 +60,7 @@ class Program:
     """
     goal, found = self.settings.objective, []
     for draw, response in zip(goal.draws(), responses):
-      names = sorted(
-        name
-        for name in goal.rewards(draw) & set(self.settings.rewards)
-        if not isinstance(self.settings.rewards[name], rewards.Traced)
-      )
+      names = sorted(goal.rewards(draw) & self.settings.host_rewards)
       part = of_task(batch, draw.task)
       found.append(self._judge(names, part, response) if names else {})
     return tuple(found)
@@ -219,13 +215,8 @@ def _check(settings: Settings) -> None:
       f'terms {names} maximise {unknown}, which settings.rewards does not '
       f'define (it has {sorted(settings.rewards)})'
     )
-  host = [
-    name
-    for name in goal.foreign_rewards()
-    if not isinstance(settings.rewards[name], rewards.Traced)
-  ]
-  if host and settings.decode is None:
+  if settings.host_rewards and settings.decode is None:
     raise ValueError(
-      f'rewards {sorted(host)} read texts: give settings.decode, which turns '
-      'tokens into text'
+      f'rewards {sorted(settings.host_rewards)} read texts: give '
+      'settings.decode, which turns tokens into text'
     )

@@ -1,7 +1,8 @@
 """Responses to what frozen models and rewards say of them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -79,92 +80,71 @@ def _view(
     return jax.tree.map(lambda x: jnp.repeat(x, group, 0), prompt)
 
   prompt = repeated(batch.prompt)
-  teacher_prompts = tuple(map(repeated, batch.teacher_prompts or ()))
-  teacher_prompts = teacher_prompts or (prompt,)
-  found = {k: model_rewards.spread(v, response.mask) for k, v in judged.items()}
-  for name in sorted(names & set(settings.rewards)):
-    reward = settings.rewards[name]
-    if isinstance(reward, rewards.Traced):
-      value = reward.function(prompt, response)
-      found[name] = model_rewards.spread(value, response.mask)
-  if own := names & set(objective.REWARDS):
-    parts = settings.micro_batches(batch)
-    found |= _in_parts(
-      settings, models, sorted(own), prompt, teacher_prompts, response, parts
-    )
-  view = objective.View(
-    prompt, response, ended(response, settings), rewards=found
-  )
-  if 'teacher' in needs:
-    view = _taught(settings, models['teacher'], view, teacher_prompts[0], needs)
+  view = objective.View(prompt, response, ended(response, settings))
+  own = sorted(names & set(objective.REWARDS))
+  judges = set().union(*(objective.REWARDS[name].needs for name in own))
+  hidden: list[jax.Array] = []
+  if 'teacher' in needs | judges:
+    # Rewards are averaged over the teacher's prompts; losses read the first.
+    prompts = batch.teacher_prompts or (batch.prompt,)
+    for each in map(repeated, prompts if 'teacher' in judges else prompts[:1]):
+      wanted = () if hidden else needs
+      state, layers = forward(
+        settings.teacher, models['teacher'], each, response.tokens, wanted
+      )
+      hidden.append(state)
+      if wanted and 'teacher' in needs:
+        view = dataclasses.replace(view, teacher=state, teacher_layers=layers)
   if 'reference' in needs:
     logits = _logits(settings, 'reference', models, prompt, response)
     logprobs = objective.label_logprobs(logits, response)
     view = dataclasses.replace(view, reference_logprobs=logprobs)
-  return view
+  found = dict(judged)
+  for name in sorted(names & set(settings.rewards)):
+    reward = settings.rewards[name]
+    if isinstance(reward, rewards.Traced):
+      found[name] = reward.function(prompt, response)
+  found = {k: model_rewards.spread(v, response.mask) for k, v in found.items()}
+  if own:
+    parts = settings.micro_batches(batch)
+    micros = rows_lib.split((prompt, tuple(hidden), response), parts)
+    # Logits [R, T, V] of all rows would be the largest array of the step.
+    judge = functools.partial(_rewards, settings, models, own, judges)
+    found |= rows_lib.join(jax.lax.map(judge, micros))
+  return dataclasses.replace(view, rewards=found)
 
 
-def _taught(
-  settings: Settings,
-  params: api.Params,
-  view: objective.View,
-  prompt: types.Prompt,
-  needs: set[str],
-) -> objective.View:
-  """Adds the teacher's hidden states, and the layers that losses match."""
-  hidden, layers = forward(
-    settings.teacher, params, prompt, view.response.tokens, needs
-  )
-  return dataclasses.replace(view, teacher=hidden, teacher_layers=layers)
-
-
-def _in_parts(
+def _rewards(
   settings: Settings,
   models: Mapping[str, Any],
   names: Sequence[str],
-  prompt: types.Prompt,
-  teacher_prompts: tuple[types.Prompt, ...],
-  response: types.Response,
-  parts: int,
+  needs: Collection[str],
+  micro: tuple[types.Prompt, tuple[jax.Array, ...], types.Response],
 ) -> dict[str, jax.Array]:
-  """Rewards by models, as many rows at a time as the gradient takes.
+  """Returns the models' rewards [r, T] by name, of one micro-batch.
 
-  Logits [R, T, V] of all rows would be the largest array of the step.
+  Where the teacher has several prompts, the mean of what each would give.
   """
-
-  def judge(micro):
-    prompt, prompts, response = micro
-    # Several prompts of the teacher's: the mean of what each would give.
-    each = [
-      _rewards(settings, models, names, prompt, mine, response)
-      for mine in prompts
-    ]
-    return jax.tree.map(lambda *x: sum(x) / len(x), *each)
-
-  parts = rows_lib.split((prompt, teacher_prompts, response), parts)
-  return rows_lib.join(jax.lax.map(judge, parts))
-
-
-def _rewards(settings, models, names, prompt, teacher_prompt, response):
-  """Returns the rewards [r, T] by name, under one of the teacher's prompts."""
-  needs = set().union(*(objective.REWARDS[name].needs for name in names))
-  evidence = objective.Evidence(
-    response,
-    _logits(settings, 'teacher', models, teacher_prompt, response)
-    if 'teacher' in needs
-    else None,
-    _logits(settings, 'student', models, prompt, response)
-    if 'student' in needs
-    else None,
-    _scores(settings, models['reward'], prompt, response)
-    if 'reward' in needs
-    else None,
-  )
-  return {name: objective.REWARDS[name].values(evidence) for name in names}
+  prompt, hidden, response = micro
+  student = scores = None
+  if 'student' in needs:
+    student = _logits(settings, 'student', models, prompt, response)
+  if 'reward' in needs:
+    scores = _scores(settings, models['reward'], prompt, response)
+  found = []
+  for state in hidden or (None,):
+    teacher = None
+    if state is not None:
+      teacher = settings.teacher.head(models['teacher'], state)
+      teacher = teacher[..., : settings.num_tokens]
+    evidence = objective.Evidence(response, teacher, student, scores)
+    found.append({n: objective.REWARDS[n].values(evidence) for n in names})
+  return jax.tree.map(lambda *x: sum(x) / len(x), *found)
 
 
 def _logits(settings, role, models, prompt, response) -> jax.Array:
-  model = settings.teacher if role == 'teacher' else settings.student
+  """Returns the logits of the student's architecture, [R, T, V]."""
+  model = settings.student
   hidden = model.hidden_states(models[role], prompt, response.tokens)
   return model.head(models[role], hidden)[..., : settings.num_tokens]
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import optax
 
-from kdjax import objective, types
+from kdjax import objective, rewards, types
 from kdjax.models import api
 
 # What a step's random numbers are for; folded into its key.
@@ -70,6 +70,15 @@ class Settings:
   def samples(self) -> int:
     """Samples a prompt."""
     return self.sampling.get('samples_per_prompt', 1)
+
+  @property
+  def host_rewards(self) -> set[str]:
+    """The rewards over texts, which the host computes."""
+    return {
+      name
+      for name in self.objective.foreign_rewards() & set(self.rewards)
+      if not isinstance(self.rewards[name], rewards.Traced)
+    }
 
   def micro_batches(self, batch: types.Batch) -> int:
     """Returns in how many parts a batch is learned from.
