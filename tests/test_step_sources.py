@@ -110,6 +110,9 @@ def test_a_teacher_online_answers_with_its_own_prompts():
   at_one = dataclasses.replace(fresh(made), step=jnp.int32(1))
   (later,), _ = made.rollout(at_one, frozen(), rows, 0)
   assert np.any(later.tokens != view.tokens)
+  # What was written beforehand is not sampled again.
+  (written,), _ = made.rollout(fresh(made), frozen(), batch(), 0)
+  assert_same(written, batch().responses['teacher'])
 
 
 def test_the_greedy_source_is_the_students_best_guess():

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from kdjax import models, objective, sampling, types
 from kdjax import rows as rows_lib
 from kdjax.models import api
-from kdjax.step.settings import MIXTURE, ROLLOUT, TEACHER, Metrics, Settings
+from kdjax.step.settings import (
+  MIXTURE,
+  ROLLOUT,
+  TASK,
+  TEACHER,
+  Metrics,
+  Settings,
+)
 
 
 def rollout(
@@ -45,12 +52,13 @@ def rollout(
   for i, task in enumerate(sorted(goal.tasks())):
     part = of_task(batch, task)
     # Tasks number their examples alike: each has random numbers of its own.
-    task_key = jax.random.fold_in(key, i) if i else key
+    task_key = key
+    if i:
+      task_key = jax.random.fold_in(jax.random.fold_in(key, TASK), i)
     answer = functools.partial(_answer, settings, part, task_key, mixture_key)
     responses[task] = dict(part.responses)
-    if (
-      'teacher' in goal.sources(task) and settings.teacher_sampling is not None
-    ):
+    missing = goal.sources(task) - set(part.responses)
+    if 'teacher' in missing and settings.teacher_sampling is not None:
       responses[task]['teacher'] = answer('teacher', teacher_params, None, rows)
     for source in goal.sampled(task) if rows else ():
       found = answer(source, params, teacher_params, rows)

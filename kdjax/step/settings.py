@@ -11,7 +11,7 @@ from kdjax import objective, rewards, types
 from kdjax.models import api
 
 # What a step's random numbers are for; folded into its key.
-ROLLOUT, MIXTURE, DROPOUT, TEACHER = range(4)
+ROLLOUT, MIXTURE, DROPOUT, TEACHER, TASK = range(5)
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -27,8 +27,8 @@ class Settings:
     optimizer: applied to the gradients.
     max_new_tokens: T of rollouts.
     sampling: further settings of `sampling.generate` for rollouts.
-    teacher_sampling: those of the teacher's responses, or None where they come
-      with the batch.
+    teacher_sampling: those of the teacher's responses where the batch has none,
+      or None where it has them all.
     teacher_mix: α of teacher-mixed sampling: rollouts from αp + (1 - α)q.
     reward_model: the frozen reward model's architecture, for 'learned'.
     rewards: rewards of the caller's by name: functions over texts (see
