@@ -110,7 +110,7 @@ def test_contributing_examples_pass_their_own_tests(tmp_path):
   for code in examples:
     apply(code, tmp_path)
   wanted = re.findall(r'^def (test_\w+)', '\n'.join(examples), re.M)
-  assert len(wanted) == 4
+  assert len(wanted) == 5
   files = {p for code in examples for p, _ in sections(code)}
   files = sorted(p for p in files if p.startswith('tests/'))
   parity = 'test_logits_match_transformers and ministral'
