@@ -41,5 +41,6 @@ def test_figures_are_means_of_both_ends(script, tmp_path):
   assert (found['first'], found['last'], found['skipped']) == (2.0, 18.5, 2)
   row = script['table']({'word_kd_dolly': found}).splitlines()[-1]
   assert row == (
-    '| `word_kd_dolly.py` | `loss/kd` ↓ | 2 | 18.5 | 2 | 1.00 → 2.00 | 9 |'
+    '| `word_kd_dolly.py` | `loss/kd` ↓ | 2 | 18.5 | 2 | '
+    'exact_match 1.00 → 2.00 | 9 |'
   )
