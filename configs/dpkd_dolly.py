@@ -36,12 +36,16 @@ def get_config(arg: str | None = None):
   c = config_lib.default()
   c.recipe.name = 'dpkd'
   c.recipe.form = arg.form
-  c.recipe.length_normalized = arg.length_normalized
+  if not arg.length_normalized:
+    c.recipe.length_normalized = False
   c.recipe.lm_weight = arg.lm_weight
   c.recipe.lm_task = 'corpus'
   if arg.embedded:
     embedded.quick(c)
     embedded.gently(c)
+    if arg.form == 'dpkd':
+      # The released 0.1, of 7 sounds, would be lost beside the other term.
+      c.recipe.beta = 1.0
     c.tasks.corpus = {'name': 'g2p'}
   else:
     gpt2.dolly(c)

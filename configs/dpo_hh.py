@@ -20,11 +20,14 @@ def get_config(arg: str | None = None):
   arg = config_lib.parse_arg(arg, embedded=False, form='dpo', student='gpt2-xl')
   c = config_lib.default()
   if arg.embedded:
-    pair = {'chosen': 'data', 'rejected': 'student'}
+    pair = {'chosen': 'data', 'rejected': 'teacher'}
     term = {'loss': arg.form, 'source': pair}
     c.recipe = {'name': 'terms', 'terms': [term]}
     embedded.quick(c)
     embedded.gently(c)
+    c.task.teacher_responses = 'online'
+    # At 1 the teacher's samples are hardly worse than what it learned from.
+    c.teacher_sampling.temperature = 2.0
   else:
     c.recipe.name = 'dpo'
     c.recipe.form = arg.form

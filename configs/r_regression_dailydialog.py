@@ -34,7 +34,7 @@ def get_config(arg: str | None = None):
   c.recipe.baseline = 'mean'
   if arg.embedded:
     embedded.policy(c)
-    c.recipe.entropy_weight = 0.01
+    c.recipe.entropy_weight = 0.001
     embedded.semi_supervised(c)
   else:
     t5.lmreward(c, arg.model)

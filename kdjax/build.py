@@ -94,20 +94,29 @@ class Run:
     key = jax.random.key(self.config.seed)
     return jax.device_get(step.auxiliary(self.objective, both, key))
 
-  def rehearse(self) -> None:
-    """Tries what could fail a run only after it began, on two examples.
+  def rehearse(self, program: step.Program, batch: types.Batch) -> None:
+    """Tries what could fail a run only after it began.
+
+    Args:
+      program: of the step.
+      batch: of the training data, on the host.
 
     Raises:
-      ValueError: teacher and student don't fit what a term matches, or a reward
-        isn't one finite number a response.
+      ValueError: models, layers or responses don't fit what a term compares, or
+        a reward isn't one finite number a response.
     """
-    foreign = self.settings().rewards
-    examples = self.examples('train', 2) if foreign else None
-    for name, reward in foreign.items():
-      if not isinstance(reward, rewards.Traced):
-        prompts, gold = list(examples.inputs), list(examples.references)
-        said = [texts[0] if texts else '' for texts in gold]
-        rewards.judge(name, reward, prompts, said, gold)
+    bare = dataclasses.replace(batch, references=None)
+    params = {'student': self.student_params, **self.auxiliary}
+    rows = self.objective.rollout_rows(
+      self.config.steps - 1, self.config.batch_size, self.config.seed
+    )
+    program.rehearse(params, self.frozen, bare, rows)
+    gold = batch.responses.get('data')
+    if gold is None:
+      # Some text or other: the prompts.
+      gold = types.Response(batch.prompt.tokens, batch.prompt.mask)
+    given = jax.tree.map(lambda x: x[:2], (batch.prompt, gold))
+    program.try_rewards(*given, (batch.references or ())[:2])
 
   @property
   def frozen(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def _recipe_problems(c: Config, mode: str) -> list[str]:
           f'--mode=generate and name their directory in {where}.'
           f"teacher_responses, or set that to 'online'"
         )
-  return found + _reward_problems(goal)
+  return found + _reward_problems(goal) + _prompt_problems(c, name, goal)
 
 
 def _models_of_recipe(c: Config, name: str, goal: Objective) -> list[str]:
@@ -108,12 +108,48 @@ def _sampling_problems(c: Config, name: str, goal: Objective) -> list[str]:
       f'terms {mixed} of recipe {name!r} take one response a prompt, but '
       f'sampling.samples_per_prompt={samples}: set it to 1'
     )
+  elsewhere = {
+    'behaviour_sync': c.behaviour_sync,
+    'teacher_mix': c.teacher_mix,
+    'updates_per_rollout': c.updates_per_rollout - 1,
+  }
+  elsewhere = [key for key, value in elsewhere.items() if value]
+  plain = [
+    term.name
+    for term in goal.terms
+    if term.loss == 'policy_gradient' and 'samples' not in term.needs()
+  ]
+  if plain and elsewhere:
+    found.append(
+      f"terms {plain} of recipe {name!r} take samples for the policy's own, "
+      f"but {elsewhere} sample from another: set the recipe's importance=True, "
+      'or leave these out'
+    )
+  on_policy = any(draw.sampled for draw in goal.draws())
+  idle = [key for key in ('behaviour_sync', 'teacher_mix') if getattr(c, key)]
+  idle += ['sampling.samples_per_prompt'] if samples > 1 else []
+  if idle and not on_policy:
+    found.append(
+      f'{idle} do nothing: recipe {name!r} draws nothing from the student'
+    )
   if 'samples' in goal.needs() and not c.sampling.temperature:
     found.append(
       'sampling.temperature=0: greedy responses have no log-probabilities to '
       f'weigh them by, which recipe {name!r} does: set it to 1'
     )
   return found
+
+
+def _prompt_problems(c: Config, name: str, goal: Objective) -> list[str]:
+  """Layers match token by token: both models must have read the same ones."""
+  layers = goal.needs() & {'hidden', 'attention', 'cross_attention'}
+  if layers and c.task.teacher_prompts:
+    return [
+      f'task.teacher_prompts={list(c.task.teacher_prompts)}: recipe {name!r} '
+      "matches layers, for which the teacher must read the student's prompt: "
+      'leave them out'
+    ]
+  return []
 
 
 def _reward_problems(goal: Objective) -> list[str]:

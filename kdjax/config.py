@@ -228,10 +228,11 @@ def _length_problems(c: Config) -> list[str]:
       f'task.max_response_tokens={c.task.max_response_tokens}'
     )
   decays = c.optimizer.schedule in ('linear', 'cosine')
-  if decays and c.optimizer.warmup_steps >= c.steps:
+  updates = c.steps * c.updates_per_rollout
+  if decays and c.optimizer.warmup_steps >= updates:
     found.append(
       f'optimizer.warmup_steps={c.optimizer.warmup_steps} leaves none of '
-      f'steps={c.steps} to decay over'
+      f'steps={updates} to decay over'
     )
   return found
 

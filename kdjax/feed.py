@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from kdjax import data, objective
+from kdjax import data, evaluation, objective
 from kdjax.config import Config, Task
 from kdjax.data import pipeline, responses, tasks, vocabularies
 
@@ -75,6 +75,7 @@ def train_iterator(
     found = examples(part, task, 'train', vocabulary)
     sources = goal.sources(name)
     _check_labels(c.recipe['name'], name, found, sources)
+    _check_references(c.recipe['name'], name, found, goal)
     if 'teacher' in sources and part.teacher_responses != ONLINE:
       found = responses.attach_teacher(
         found,
@@ -96,6 +97,24 @@ def train_iterator(
   }
   iterator = one('', c.task, main)
   return pipeline.Joint(iterator, others) if others else iterator
+
+
+def _check_references(
+  recipe: str, name: str, found: data.Examples, goal: objective.Objective
+) -> None:
+  """Rewards that compare with gold responses need some."""
+  given = set()
+  for draw in goal.draws():
+    if draw.task == name:
+      given |= goal.rewards(draw)
+  compare = sorted(given & {*evaluation.METRICS, 'brevity'})
+  if compare and found.responses is None:
+    where = f'tasks.{name}' if name else 'task'
+    raise ValueError(
+      f'recipe {recipe!r}: the reward {compare[0]!r} compares with gold '
+      f'responses, but the task {found.task!r} has none: name their column in '
+      f'{where}.args.target, or choose a reward that a model gives'
+    )
 
 
 def _check_labels(

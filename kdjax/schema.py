@@ -104,7 +104,10 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """See `optimizers.OptimizerConfig`; `total_steps` is the config's `steps`."""
+  """See `optimizers.OptimizerConfig`, which counts in updates.
+
+  Its `total_steps` is the config's `steps` times `updates_per_rollout`.
+  """
 
   name: str = _choice('adamw', 'adafactor', 'adamw', 'sgd')
   learning_rate: float = _within(1e-3, 0, math.inf, '()')
@@ -215,9 +218,9 @@ class Config:
 
   Attributes:
     seed: with the step, determines everything random.
-    steps: updates.
+    steps: batches, each with `updates_per_rollout` updates.
     batch_size: rows of a batch, over all hosts.
-    micro_batch_size: rows whose gradients are computed at a time (0: all).
+    micro_batch_size: prompts whose gradients are computed at a time (0: all).
     max_skipped: consecutive non-finite updates after which a run stops.
     log_every: steps between lines of metrics.
     updates_per_rollout: updates on each batch of responses.

@@ -16,7 +16,8 @@ class State:
   Attributes:
     params: 'student', and the auxiliary parameters of terms that have some.
     opt_state: of the optimizer over `params`.
-    step: [] int32, updates begun, skipped ones included.
+    step: [] int32, steps done: rollouts, each with its updates, skipped ones
+      included.
     key: [] typed PRNG key of the run, never split or replaced: what is random
       at a step comes from `fold_in(key, step)`.
     skipped: [] int32, non-finite updates that were skipped in all.

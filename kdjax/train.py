@@ -46,8 +46,8 @@ class Trainer:
   def __init__(self, run: build.Run, workdir: str):
     c = run.config
     self.run, self.config, self.workdir = run, c, pathlib.Path(workdir)
-    run.rehearse()
     self.program = run.program()
+    run.rehearse(self.program, next(run.train_iterator()))
     self.data = run.train_iterator()
     self.validation = report.Validation(run) if c.eval.every else None
     self.throughput = metrics.Throughput()
@@ -141,10 +141,12 @@ class Trainer:
 
   def _count_tokens(self, found: Any) -> None:
     tokens = found['tokens'][0]
+    once = tokens / self.config.updates_per_rollout
     lengths = [v[0] for k, v in found.items() if k.endswith('/length')]
     for phase, count in (
       ('rollout', sum(lengths)),
-      ('teacher', tokens if self.run.frozen else 0),
+      # The teacher reads once what is learned from several times.
+      ('teacher', once if self.run.frozen else 0),
       ('update', tokens),
     ):
       self.throughput.count(phase, count)

@@ -277,7 +277,7 @@ def test_all_that_recipes_lack_comes_in_one_error(tiny):
   for expected in (
     "reward='blue'",
     'give reward.path',
-    "terms ['b'] of recipe",
+    "terms ['b'] of recipe 'terms' compare the samples",
     'define tasks.away',
     'task.teacher_responses',
     'give teacher.path',

@@ -7,8 +7,8 @@ import pytest
 import safetensors.numpy
 
 from kdjax import checks, models, roles, types
+from kdjax.copied_layers import copied_layers
 from kdjax.data import vocabularies
-from kdjax.models.copying import copied_layers
 
 DEPTH = {'num_layers': 2, 'num_decoder_layers': 3}
 
@@ -120,7 +120,7 @@ def test_a_directory_without_a_head_is_no_reward_model(tiny, tmp_path):
   'params, missing',
   [
     ({'reward': {'kernel': HEAD['kernel']}}, r"no \['reward/bias'\]"),
-    ({'hidden': PROJECTIONS}, r"no \['hidden/layer_0/bias', 'hidden/layer_0/k"),
+    ({'hidden': PROJECTIONS}, r"no \['reward/bias', 'reward/kernel'\]"),
     ({'a': HEAD, 'b': HEAD}, r"no \['reward/bias', 'reward/kernel'\]"),
   ],
 )

@@ -223,8 +223,11 @@ def test_divergences_are_measured_every_so_often():
       ('reverse_kl', (log_q, log_p)),
     ):
       each = jnp.sum(jnp.exp(a) * (a - b), -1) * view.mask
-      expected = (each.sum(), view.mask.sum()) if at % 3 == 0 else (0, 0)
+      due = at % 3 == 2
+      expected = (each.sum(), view.mask.sum()) if due else (0, 0)
       assert_close(metrics[name], expected)
+      first = (each[:, 0].sum(), view.mask[:, 0].sum()) if due else (0, 0)
+      assert_close(metrics[f'{name}_first'], first)
 
 
 def test_several_views_have_their_own_responses_and_metrics():
@@ -235,16 +238,21 @@ def test_several_views_have_their_own_responses_and_metrics():
       Term('gold', 'cross_entropy', 'data'),
     )
   )
-  program = step.Program(settings(goal))
+  program = step.Program(settings(goal, measure_every=1))
   views, _ = program.rollout(fresh(program), frozen(), batch(), B)
   assert_same(views[1], batch().responses['teacher'])
   assert_same(views[2], batch().responses['data'])
   _, metrics = program.update(fresh(program), frozen(), batch(), B)
   # The teacher reads what losses compare with it, and no more.
-  names = {f'{way}_kl_{i}' for way in ('forward', 'reverse') for i in range(2)}
-  assert names == {name for name in metrics if '_kl_' in name}
-  assert_close(metrics['loss/on'], metrics['reverse_kl_0'])
-  assert_close(metrics['loss/off'], metrics['forward_kl_1'])
+  names = {
+    f'{way}_kl{first}/{source}'
+    for way in ('forward', 'reverse')
+    for first in ('', '_first')
+    for source in ('student', 'teacher')
+  }
+  assert names == {name for name in metrics if '_kl' in name}
+  assert_close(metrics['loss/on'], metrics['reverse_kl/student'])
+  assert_close(metrics['loss/off'], metrics['forward_kl/teacher'])
   assert metrics['tokens'][0] == sum(view.mask.sum() for view in views)
 
 
@@ -260,7 +268,8 @@ def test_padded_rows_of_the_teachers_head_do_not_matter():
 
 
 def test_the_teacher_reads_its_own_prompts():
-  program = gkd(lam=0.0)
+  goal = recipes.build('gkd', lam=0.0)
+  program = step.Program(settings(goal, measure_every=1))
   other = types.Prompt((batch().prompt.tokens + 1) % V, jnp.ones((B, S), bool))
   rows = dataclasses.replace(batch(), teacher_prompts=(other,))
   views, _ = program.rollout(fresh(program), frozen(), rows, 0)

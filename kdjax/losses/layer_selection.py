@@ -3,13 +3,15 @@
 import random
 from collections.abc import Callable
 
+from kdjax.copied_layers import copied_layers
+
 
 def select_layers(
   strategy: str,
   student_layers: int,
   teacher_layers: int,
   *,
-  target: int | None = None,
+  target_layer: int | None = None,
   seed: int = 0,
 ) -> tuple[tuple[int, int | None], ...]:
   """Pairs student layers i with teacher layers j, for intermediate losses.
@@ -17,8 +19,10 @@ def select_layers(
   With L_s and L_t layers, the strategies are
 
   - 'forward': evenly, the last with the last: j = ceil((i + 1) L_t / L_s) - 1;
+  - 'copied': the layers that a student of so many is made of, the first and the
+    last among them (`copied_layers`);
   - 'reverse': the same teacher layers, the last first;
-  - 'all_to_one': j = `target` for every i;
+  - 'all_to_one': j = `target_layer` for every i;
   - 'random': L_s different teacher layers in an order of chance, the same for
     the same seed;
   - 'last': only the last with the last;
@@ -28,8 +32,7 @@ def select_layers(
 
   Layers don't count the embeddings. (Pre-distillation's code matches
   `hidden_states[i]`, where 0 is the embeddings: its student's last layer learns
-  from none.) Which layers a student is *made* of is another table:
-  `models.copy_layers`.
+  from none.)
 
   >>> select_layers('forward', 3, 12)
   ((0, 3), (1, 7), (2, 11))
@@ -40,7 +43,7 @@ def select_layers(
     strategy: one of the above.
     student_layers: L_s.
     teacher_layers: L_t.
-    target: the teacher layer of 'all_to_one'; default the middle, L_t // 2.
+    target_layer: the teacher layer of 'all_to_one'; default L_t // 2.
     seed: of 'random'.
 
   Returns:
@@ -64,20 +67,26 @@ def select_layers(
       f'{student_layers} student and {teacher_layers} teacher layers: both '
       'must be 1 or more.'
     )
-  if strategy in ('forward', 'reverse', 'random'):
+  if strategy in ('forward', 'copied', 'reverse', 'random'):
     _check_depth(strategy, student_layers, teacher_layers)
   if strategy == 'all_to_one':
-    target = _checked_target(target, teacher_layers)
-  elif target is not None:
+    target_layer = _checked_target(target_layer, teacher_layers)
+  elif target_layer is not None:
     raise ValueError(
-      f'target={target} has no meaning with strategy {strategy!r}: leave it '
-      "out, or set strategy='all_to_one'."
+      f'target_layer={target_layer} has no meaning with strategy {strategy!r}: '
+      "leave it out, or set strategy='all_to_one'."
     )
-  return STRATEGIES[strategy](student_layers, teacher_layers, target, seed)
+  return STRATEGIES[strategy](
+    student_layers, teacher_layers, target_layer, seed
+  )
 
 
 def _forward(student_layers, teacher_layers, target, seed):
   return tuple(enumerate(_even(student_layers, teacher_layers)))
+
+
+def _copied(student_layers, teacher_layers, target, seed):
+  return tuple(enumerate(copied_layers(teacher_layers, student_layers)))
 
 
 def _reverse(student_layers, teacher_layers, target, seed):
@@ -107,6 +116,7 @@ def _none(student_layers, teacher_layers, target, seed):
 
 STRATEGIES: dict[str, Callable[..., tuple[tuple[int, int | None], ...]]] = {
   'forward': _forward,
+  'copied': _copied,
   'reverse': _reverse,
   'all_to_one': _all_to_one,
   'random': _random,
@@ -138,7 +148,7 @@ def _checked_target(target, teacher_layers):
     return teacher_layers // 2
   if not 0 <= target < teacher_layers:
     raise ValueError(
-      f'target is {target}; it must be a teacher layer, from 0 to '
+      f'target_layer is {target}; it must be a teacher layer, from 0 to '
       f'{teacher_layers - 1}.'
     )
   return target

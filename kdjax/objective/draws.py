@@ -61,6 +61,12 @@ class Draw:
     return repr((self.task, mixture, coin, self.rank, self.by))
 
   @property
+  def label(self) -> str:
+    """What metrics call it: its task, sources and rank."""
+    sources = '+'.join(self.mixture())
+    return '/'.join(filter(None, (self.task, sources, self.rank)))
+
+  @property
   def unranked(self) -> 'Draw':
     """The draw of all the samples that this one is chosen from."""
     return dataclasses.replace(self, rank='', by='')

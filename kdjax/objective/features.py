@@ -74,7 +74,7 @@ def pairs(
         f'loss_args.strategy to one of {list(losses.STRATEGIES)}'
       )
     return tuple((i, i) for i in range(depths[0]))
-  options = {} if target_layer is None else {'target': int(target_layer)}
+  options = {} if target_layer is None else {'target_layer': int(target_layer)}
   return losses.select_layers(strategy, *depths, seed=int(seed), **options)
 
 
@@ -158,6 +158,17 @@ _LAYERS = {
 _DISTANCE = {'distance': Option('mse', choices=('mse', 'kl'))}
 
 
+def _problems(args: Mapping[str, Any]) -> list[str]:
+  if args['strategy'] == 'weighted' and 'distance' in args:
+    return [
+      "loss_args.strategy='weighted' combines hidden states, not attention "
+      "maps: choose another strategy, such as 'forward'"
+    ]
+  if args['target_layer'] is not None and args['strategy'] != 'all_to_one':
+    return ["loss_args.target_layer belongs to strategy='all_to_one'"]
+  return []
+
+
 def _loss(
   distance: Callable[..., jax.Array],
   kind: str,
@@ -170,6 +181,7 @@ def _loss(
     needs={'teacher', kind},
     target=target,
     auxiliary=_auxiliary(kind, discriminates),
+    problems=_problems,
   )
 
 

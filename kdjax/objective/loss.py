@@ -45,6 +45,7 @@ class Loss:
       comes as `reward`, its samples a prompt as `group`.
     auxiliary: (key, student, teacher, **args) -> parameters of the term's own,
       from the shapes of what it reads of both; None where it has none.
+    problems: what is wrong with arguments that are right one by one.
   """
 
   values: Callable[..., Any]
@@ -53,6 +54,7 @@ class Loss:
   pair: bool = False
   target: Callable[..., Target] = response_target
   auxiliary: Callable[..., Any] | None = None
+  problems: Callable[[Mapping[str, Any]], list[str]] = lambda args: []
 
   def wants(self, loss_args: Mapping[str, Any]) -> set[str]:
     """Returns what the loss needs with these arguments."""

@@ -4,8 +4,12 @@ import dataclasses
 from collections.abc import Collection
 
 from kdjax.objective.draws import Draw
+from kdjax.objective.registry import LOSSES
 from kdjax.objective.rewards import REWARDS
 from kdjax.objective.terms import Term
+
+# Names of other groups of parameters, or of optimizers.
+RESERVED = {'student', 'main', 'frozen'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +27,17 @@ class Objective:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
       found.append(f'terms share the names {twice}; names must differ')
+    taken = [
+      term.name
+      for term in self.terms
+      if term.name in RESERVED
+      and getattr(LOSSES.get(term.loss), 'auxiliary', 0)
+    ]
+    if taken:
+      found.append(
+        f'terms {taken} have parameters of their own, under names that are '
+        'taken: rename them'
+      )
     return found or self._coin_problems()
 
   def _coin_problems(self) -> list[str]:
@@ -30,7 +45,8 @@ class Objective:
     terms = [
       term for term in self.terms if any(d.sampled for d in term.draws())
     ]
-    keys = {draw.key for term in terms for draw in term.draws()}
+    draws = [d for term in terms for d in term.draws() + term.baselines()]
+    keys = {draw.key for draw in draws}
     tossed = any(term.coin == 'batch' for term in terms)
     if not tossed or len(keys) == 1:
       return []

@@ -1,6 +1,7 @@
 """Policy gradients: rewards to advantages, advantages to values a token."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,6 +21,9 @@ BASELINES = (
   'greedy',
   'teacher',
 )
+
+# Baselines of whole responses to one prompt.
+GROUPED = ('group', 'group_mean')
 
 # Rewards to advantages, alike in all policy gradients.
 _RETURNS = {
@@ -88,7 +92,7 @@ def target(
     return losses.sparse_reward(rewards, kept) if sparse else rewards
 
   rewards = shaped(views[0])
-  if baseline in ('group', 'group_mean'):
+  if baseline in GROUPED:
     scaled = baseline == 'group'
     each = losses.group_advantages(rewards.sum(-1), group, scale=scaled)
     return Target(mask, jnp.where(mask, each[:, None], 0.0))
@@ -143,6 +147,25 @@ def _weighted_reinforce(readings, target, params, *, return_clip, **unused):
   )
 
 
+def _problems(args: Mapping[str, Any]) -> list[str]:
+  """What is wrong with arguments that are right one by one."""
+  found, baseline = [], args['baseline']
+  if baseline in (*GROUPED, 'greedy'):
+    plain = {'discount': 1.0, 'length_normalized': False, 'future_only': False}
+    changed = [name for name, value in plain.items() if args[name] != value]
+    if changed:
+      found.append(
+        f'loss_args.baseline={baseline!r} compares whole responses: leave out '
+        f'{changed}, or choose another baseline'
+      )
+  if args.get('clip') is not None and not args.get('importance', True):
+    found.append(
+      'loss_args.clip bounds the ratio to the policy that was sampled from: '
+      'set importance=True with it'
+    )
+  return found
+
+
 def _needs(always: set[str], **args: Any) -> set[str]:
   return always | ({'samples'} if args.get('importance', True) else set())
 
@@ -157,11 +180,13 @@ LOSSES: dict[str, Loss] = {
     },
     needs=functools.partial(_needs, {'reward'}),
     target=target,
+    problems=_problems,
   ),
   'weighted_reinforce': Loss(
     _weighted_reinforce,
     {**_RETURNS, 'return_clip': Option(None, above=0.0)},
     needs={'reward', 'samples'},
     target=target,
+    problems=_problems,
   ),
 }

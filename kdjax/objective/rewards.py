@@ -57,6 +57,11 @@ def _teacher_logprob(e: Evidence) -> jax.Array:
   return label_logprobs(e.teacher_logits, e.response)
 
 
+def _teacher_mean_logprob(e: Evidence) -> jax.Array:
+  lengths = jnp.maximum(e.response.mask.sum(-1, keepdims=True), 1)
+  return _teacher_logprob(e) / lengths
+
+
 def _reverse_kl(e: Evidence) -> jax.Array:
   student = label_logprobs(e.student_logits, e.response)
   return losses.reverse_kl_reward(_teacher_logprob(e), student, e.response.mask)
@@ -79,6 +84,8 @@ REWARDS: dict[str, Reward] = {
   'induced_soft': Reward(_induced('expectation'), {'teacher'}),
   # ENGINE by REINFORCE.
   'teacher_logprob': Reward(_teacher_logprob, {'teacher'}),
+  # Adds up to its mean over the response.
+  'teacher_mean_logprob': Reward(_teacher_mean_logprob, {'teacher'}),
   # Minimises KL(q || p) of whole responses (MiniLLM).
   'reverse_kl': Reward(_reverse_kl, {'teacher', 'student'}),
   # Of the frozen reward model.
@@ -92,7 +99,15 @@ def spread(rewards: jax.Array, mask: jax.Array) -> jax.Array:
   """Returns rewards [R] of whole responses as [R, T], at the last token.
 
   What is [R, T] already is only masked.
+
+  Raises:
+    ValueError: for any other shape.
   """
+  if rewards.shape not in (mask.shape[:1], mask.shape):
+    raise ValueError(
+      f'a reward has the shape {rewards.shape}; it must be {mask.shape[:1]}, '
+      f'one number a response, or {mask.shape}'
+    )
   if rewards.ndim == 1:
     rewards = jnp.where(mask, rewards[:, None], 0.0)
     last = mask & ~jnp.pad(mask, ((0, 0), (0, 1)))[:, 1:]

@@ -8,6 +8,7 @@ import jax
 
 from kdjax.objective.draws import COINS, Draw
 from kdjax.objective.loss import with_metrics
+from kdjax.objective.policy import GROUPED
 from kdjax.objective.readings import Reading, Target
 from kdjax.objective.reductions import NORMALIZERS
 from kdjax.objective.registry import LOSSES
@@ -114,6 +115,10 @@ class Term:
         found.append(
           f'{name}={getattr(self, name)!r}; allowed are {list(allowed)}'
         )
+    for name, kind in (('task', str), ('reward', str), ('finished_only', bool)):
+      if not isinstance(getattr(self, name), kind):
+        value = getattr(self, name)
+        found.append(f'{name}={value!r}: expected {kind.__name__}')
     found += spec_problems('weight', self.weight)
     found += self._loss_problems() + self._source_problems()
     if not found:
@@ -155,11 +160,26 @@ class Term:
       found.append(f'{self.loss} needs a reward: name one in `reward`')
     if self.reward and 'reward' not in needs:
       found.append(f'reward={self.reward!r}: {self.loss} reads none')
-    if 'samples' in needs and self.sources() - {'greedy'} != {'student'}:
+    draws = self.draws()
+    if len({draw.key for draw in draws}) < len(draws):
+      found.append(
+        f'source={self.source!r}: both sides are the same response, so that no '
+        'pair counts: draw them from two sources, or rank samples'
+      )
+    grouped = self.loss_args.get('baseline') in GROUPED
+    ranked = any(draw.rank for draw in draws)
+    if (grouped or ranked) and {str(d.source) for d in draws} != {'student'}:
+      found.append(
+        f'source={self.source!r}: only the student gives several samples of a '
+        "prompt to compare: set the source to 'student'"
+      )
+    if ranked and not draws[0].by:
+      found.append("source: 'by' must name the reward that ranks")
+    if 'samples' in needs and {str(d.source) for d in draws} != {'student'}:
       found.append(
         f'source={self.source!r}: {self.loss} weighs samples by the '
         "log-probabilities that they were drawn with, which only the student's "
         "have: set source='student', or loss_args.importance=False where the "
         'loss takes it'
       )
-    return found
+    return found + loss.problems(loss.filled(self.loss_args))

@@ -12,7 +12,7 @@ def f_distill(
   mixture: str = 'step_average',
   skew: float = 0.5,
   temperature: Spec = 1.0,
-  normalize: str = 'token',
+  normalize: str | None = None,
 ) -> Objective:
   """f-distill: KL, RKL, JS or TVD, with sequences from both sides.
 
@@ -34,7 +34,8 @@ def f_distill(
       side, of 'js'. The paper's is 0.5; its released scripts' 0.85 (DART, XSum,
       dialogue) and 0.25 (WMT16).
     temperature: of both distributions.
-    normalize: 'token' as in the released code.
+    normalize: None is 'token', as in the released code, or for 'exact' 'sum',
+      under which the steps add up to the sequences.
 
   Raises:
     ValueError: an unknown divergence or mixture, or a skew that has no use.
@@ -51,6 +52,9 @@ def f_distill(
     raise ValueError(f"mixture and skew belong to 'js', not to {divergence!r}")
   if mixture == 'exact' and (skew, temperature) != (0.5, 1.0):
     raise ValueError("mixture='exact' takes skew=0.5 and temperature=1")
+
+  if normalize is None:
+    normalize = 'sum' if mixture == 'exact' else 'token'
 
   def term(loss: str, source: str, weight: float = 1.0, **args: Spec) -> Term:
     if mixture == 'step_average':

@@ -20,7 +20,7 @@ def pre_distillation(
   sft_weight: float = 0.2,
   hidden_weight: float = 3.0,
   temperature: float = 1.0,
-  strategy: str = 'forward',
+  strategy: str = 'copied',
   stacks: Sequence[str] = ('encoder', 'decoder'),
   normalize_hidden: bool = False,
 ) -> Objective:
@@ -42,7 +42,8 @@ def pre_distillation(
     hidden_weight: α_hid; the paper's dialogue setting is 0.1, with
       `normalize_hidden`.
     temperature: T; the f-distill scripts take 1 for DART and 2 for XSum and MT.
-    strategy: which layers match, see `losses.select_layers`.
+    strategy: 'copied' matches each layer with the one it was made of; 'forward'
+      is the authors' alternative. See `losses.select_layers`.
     stacks: whose layers; ('decoder',) for decoder-only models.
     normalize_hidden: layer-normalises the hidden states first.
   """
@@ -69,7 +70,8 @@ def layer_matching(
   """Intermediate layers, beside word-level distillation and gold responses.
 
   `w Σ_j ‖t_j - α W s_j‖² + KL(p ‖ q) + CE(gold)` with `kind='hidden'`, the
-  weights 3, 1 and 1 of Yu et al. (2025), who compare the strategies.
+  weights 3, 1 and 1 of Yu et al. (2025), who compare the strategies. Their code
+  takes the mean over the matched layers, where this is the sum.
 
   Args:
     kind: 'hidden' (projected L2 distance), 'cosine', 'adversarial' (Chung et
@@ -102,6 +104,8 @@ def layer_matching(
 def _matching(
   kind: str, stacks: Sequence[str], weight: Spec, args: Mapping[str, Any]
 ) -> tuple[Term, ...]:
+  if isinstance(stacks, str):
+    stacks = (stacks,)
   return tuple(
     Term(
       f'{kind}_{stack}',
@@ -110,4 +114,5 @@ def _matching(
       loss_args={'stack': stack, **args},
     )
     for stack in stacks
+    if weight
   )

@@ -11,7 +11,7 @@ _DPO_FORMS = ('dpo', 'ipo', 'cpo', 'simpo')
 def dpkd(
   *,
   form: str = 'dpkd',
-  length_normalized: bool = True,
+  length_normalized: bool | None = None,
   lm_weight: Spec = 0.5,
   lm_task: str = '',
   chosen: str = 'teacher',
@@ -22,11 +22,15 @@ def dpkd(
 
   `-E log σ(β/|y_t| log(q/p)(y_t) - β/|y_s| log(q/p)(y_s)) + λ E[-log q(d)]`
   (arXiv 2406.19774, eq. 9 and algorithm 1). The reference model is the teacher
-  itself. What the authors released is another algorithm: `dpkd_token`.
+  itself. What the authors released is another algorithm: `dpkd_token`. The
+  metrics hold both implicit rewards and, for each side, both divergences, over
+  all tokens and at the first (the paper's ablation). 'cpo' and 'simpo' read no
+  teacher, and so track neither.
 
   Args:
     form: 'dpkd', or the paper's table 2: 'ipo', 'cpo', 'simpo'.
-    length_normalized: eq. 9; eq. 8 without (of 'dpkd' and 'ipo').
+    length_normalized: eq. 9; eq. 8 without. By default so for 'dpkd', and not
+      for 'ipo'; 'cpo' never is, 'simpo' always.
     lm_weight: λ; 0 leaves the language-model term out.
     lm_task: whose gold responses are d: a name in the config's `tasks`, such as
       a corpus of plain text; '' is the main task.
@@ -40,7 +44,14 @@ def dpkd(
   pair = {'chosen': chosen, 'rejected': rejected}
   args = dict(loss_args)
   if form in ('dpkd', 'ipo'):
+    if length_normalized is None:
+      length_normalized = form == 'dpkd'
     args |= {'length_normalized': length_normalized, 'reference': 'teacher'}
+  elif length_normalized is not None:
+    raise ValueError(
+      f'length_normalized={length_normalized} is no choice of form={form!r}: '
+      "leave it out, or set form to 'dpkd' or 'ipo'"
+    )
   terms = _preference(form, _DPKD_FORMS, pair, args)
   if lm_weight:
     terms += (
@@ -105,7 +116,7 @@ def ranking(
   form: str = 'logistic',
   margin: Spec = 1.0,
   length_normalized: bool = False,
-  by: str = 'teacher_logprob',
+  by: str = '',
 ) -> Objective:
   """The student's samples, ranked by the teacher: `-log σ(log q⁺ - log q⁻)`.
 
@@ -116,8 +127,11 @@ def ranking(
       below.
     margin: of 'hinge'.
     length_normalized: compares the means of log-probabilities.
-    by: the reward that ranks; the teacher's likelihood by default.
+    by: the reward that ranks; by default the teacher's log-probability, or its
+      mean where `length_normalized`.
   """
+  if not by:
+    by = 'teacher_mean_logprob' if length_normalized else 'teacher_logprob'
   term = Term(
     'ranking',
     'ranking',

@@ -11,6 +11,7 @@ def gkd_rl(
   alpha: float = 0.5,
   divergence: str = 'reverse_kl',
   baseline: str = 'mean',
+  importance: bool = False,
   **loss_args: Any,
 ) -> Objective:
   """GKD with RL: `max (1 - α) E_student[r(y)] - α E_student[D(p, q)(y)]`.
@@ -25,16 +26,19 @@ def gkd_rl(
     alpha: α, a number between 0 and 1.
     divergence: D, a name in `losses.DIVERGENCES`.
     baseline: of the policy gradient, see `objective.policy.target`.
+    importance: weighs samples by q over what they were sampled from; for stale
+      or mixed policies, and several updates a rollout.
     **loss_args: the divergence's, such as `beta` and `temperature`.
 
   Raises:
     ValueError: α is no share.
   """
-  if not 0 <= alpha <= 1:
-    raise ValueError(f'alpha={alpha}: expected 0 to 1')
+  if not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+    raise ValueError(f'alpha={alpha}: expected a number from 0 to 1')
   terms = []
   if alpha < 1:
-    terms.append(_reinforce(reward, 1 - alpha, {'baseline': baseline}))
+    args = {'baseline': baseline, 'importance': importance}
+    terms.append(_reinforce(reward, 1 - alpha, args))
   if alpha > 0:
     terms.append(
       Term(
@@ -56,7 +60,7 @@ def reinforce(
   kl_weight: Spec = 0.0,
   **loss_args: Any,
 ) -> Objective:
-  """REINFORCE: `max E_student[r(y)] - w KL(q ‖ q_ref)`.
+  """REINFORCE: `max E_student[r(y)]`, held near a reference model by w.
 
   With a similarity to the gold response as reward (`rougeL`, `bleu`) and the
   greedy response's as baseline, self-critical training (Rennie et al. 2017);
@@ -65,7 +69,8 @@ def reinforce(
   Args:
     reward: r.
     baseline: see `objective.policy.target`.
-    kl_weight: w, of an estimate of the KL to the reference model.
+    kl_weight: w, of GRPO's estimate of the KL to the reference model. On given
+      samples its gradient is that of the KL from it.
     **loss_args: the policy gradient's, such as `reward_scale`.
   """
   terms = [_reinforce(reward, 1.0, {'baseline': baseline, **loss_args})]
@@ -130,7 +135,8 @@ def minillm(
   The reward of a token is log p - log q. Its own step is differentiated exactly
   (`Σ_v q log(q/p)`), the rest by PPO with the mean reward of the tokens to
   come, weighed by q over the distribution sampled from: a mixture with the
-  teacher, `teacher_mix=0.2` in the config.
+  teacher, `teacher_mix=0.2` in the config. The exact step needs no such weight:
+  given its prefix, the weight's mean is 1.
 
   The released code lets the policy gradient see each token's own reward too
   (which `single_step` then counts twice), divides rewards by 0.5, discounts by
@@ -162,6 +168,8 @@ def minillm(
       'baseline': 'whiten' if released else 'none',
     },
   )
+  if not isinstance(lm_weight, (int, float)):
+    raise ValueError(f'lm_weight={lm_weight}: expected a number')
   terms = [advantages]
   if single_step:
     terms.append(Term('single_step', 'reverse_kl', 'student'))

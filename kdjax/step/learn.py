@@ -52,13 +52,12 @@ def learn(
     parts: micro-batches.
     update: which of the `updates_per_rollout` it is; the last ends the step.
   """
-  head = None
-  if any(view.teacher is not None for view in scored.views):
-    head = settings.teacher.output_head(teacher_params)
   weights = _weights(settings, scored, state.step)
 
   def loss_fn(params, micro, dropout_key):
-    metrics = _forward(settings, params, head, micro, state.step, dropout_key)
+    metrics = terms(
+      settings, params, teacher_params, micro, state.step, dropout_key
+    )
     loss = sum(weights[name] * metrics[f'loss/{name}'][0] for name in weights)
     return loss, metrics
 
@@ -135,15 +134,15 @@ def _apply(
   return state, finite, norm
 
 
-def _forward(
+def terms(
   settings: Settings,
   params: Mapping[str, api.Params],
-  teacher_head: api.Head | None,
+  teacher_params: api.Params | None,
   scored: Scored,
   step: jax.Array,
   dropout_key: jax.Array,
 ) -> Metrics:
-  """Returns every term's (sum, count) on one micro-batch."""
+  """Returns every term's (sum, count) and other metrics on a micro-batch."""
   goal, n = settings.objective, settings.num_tokens
   model, student = settings.student, params['student']
   metrics, readings = {}, {}
@@ -158,8 +157,11 @@ def _forward(
     logits = model.head(student, hidden[:, :length])[..., :n]
     teacher_logits = None
     if view.teacher is not None:
-      teacher_logits = api.apply_head(teacher_head, view.teacher)[..., :n]
-      metrics |= _divergences(settings, i, step, logits, teacher_logits, view)
+      teacher_logits = settings.teacher.head(teacher_params, view.teacher)
+      teacher_logits = teacher_logits[..., :n]
+      suffix = f'/{draw.label}' if len(goal.views()) > 1 else ''
+      found = _divergences(settings, step, logits, teacher_logits, view)
+      metrics |= {f'{name}{suffix}': pair for name, pair in found.items()}
     after = hidden[:, 1:] if 'after' in needs else None
     readings[draw.key] = objective.Reading(
       view, logits, teacher_logits, layers, after
@@ -197,35 +199,31 @@ def forward(
 
 def _divergences(
   settings: Settings,
-  i: int,
   step: jax.Array,
   logits: jax.Array,
   teacher_logits: jax.Array,
   view: objective.View,
 ) -> Metrics:
-  """Both KL divergences a token, measured every `measure_every` steps.
+  """Both KL divergences, a token and at the first (DPKD's ablation).
 
-  Between measurements their counts are zero.
+  Measured every `measure_every` steps; in between, their counts are zero.
   """
   mask = view.response.mask
+  kinds = {'forward_kl': losses.forward_kl, 'reverse_kl': losses.reverse_kl}
 
   def measure():
-    student = jax.lax.stop_gradient(logits)
-    total = jnp.sum(mask).astype(jnp.float32)
-    pairs = (
-      losses.forward_kl(student, teacher_logits),
-      losses.reverse_kl(student, teacher_logits),
-    )
-    return tuple((losses.masked_sum(v, mask), total) for v in pairs)
+    student, found = jax.lax.stop_gradient(logits), {}
+    for name, divergence in kinds.items():
+      values = divergence(student, teacher_logits)
+      found[name] = objective.reduce(values, mask, 'token')
+      first = objective.reduce(values[:, :1], mask[:, :1], 'token')
+      found[f'{name}_first'] = first
+    return jax.tree.map(jnp.float32, found)
 
-  nothing = ((jnp.float32(0), jnp.float32(0)),) * 2
-  due = step % settings.measure_every == 0
-  mode_covering, mode_seeking = jax.lax.cond(due, measure, lambda: nothing)
-  suffix = f'_{i}' if len(settings.objective.views()) > 1 else ''
-  return {
-    f'forward_kl{suffix}': mode_covering,
-    f'reverse_kl{suffix}': mode_seeking,
-  }
+  nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(measure))
+  # The update that a line of metrics is written after is the one measured.
+  due = (step + 1) % settings.measure_every == 0
+  return jax.lax.cond(due, measure, lambda: nothing)
 
 
 def _accumulate(loss_fn, params, micros, key):

@@ -3,16 +3,17 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kdjax import rewards, types
 from kdjax.models import api
 from kdjax.state import State
-from kdjax.step.learn import Scored, learn
+from kdjax.step.learn import Scored, learn, terms
 from kdjax.step.rollout import of_task, rollout
 from kdjax.step.score import Judged, score
 from kdjax.step.settings import Metrics, Settings
@@ -65,6 +66,25 @@ class Program:
       found.append(self._judge(names, part, response) if names else {})
     return tuple(found)
 
+  def try_rewards(
+    self,
+    prompt: types.Prompt,
+    response: types.Response,
+    references: Sequence[Sequence[str]],
+  ) -> None:
+    """Calls the rewards of the caller's on a few responses.
+
+    Raises:
+      ValueError: one of them isn't one finite number a response.
+    """
+    batch = types.Batch(prompt, references=references or None)
+    self._judge(sorted(self.settings.host_rewards), batch, response)
+    for name, reward in self.settings.rewards.items():
+      if isinstance(reward, rewards.Traced):
+        values = np.asarray(reward.function(prompt, response))
+        if not np.isfinite(values).all():
+          raise ValueError(f'reward {name!r} gives {values}: it must be finite')
+
   def _judge(
     self, names: list[str], batch: types.Batch, response: types.Response
   ) -> Judged:
@@ -101,11 +121,9 @@ class Program:
   ) -> tuple[Scored, Metrics]:
     """Jitted `score`."""
     judged = judged or ({},) * len(responses)
-    names = self.settings.objective.models()
-    models = {k: v for k, v in frozen.items() if k in names}
     return self._score(
       state.params['student'],
-      models,
+      self._models(frozen),
       _bare(batch),
       responses,
       judged,
@@ -168,6 +186,58 @@ class Program:
       'update', lambda: self._updates(state, frozen, scored, parts)
     )
     return state, metrics | found
+
+  def rehearse(
+    self,
+    params: Mapping[str, Any],
+    frozen: Mapping[str, Any],
+    batch: types.Batch,
+    rows: int,
+  ) -> None:
+    """Traces a step without running it, so that what cannot be is said early.
+
+    Args:
+      params: 'student', and the auxiliary parameters of terms; shapes are read.
+      frozen: as for `update`.
+      batch: as for `update`.
+      rows: as for `update`.
+
+    Raises:
+      ValueError: the models, responses and rewards don't fit the terms.
+    """
+    settings, bare = self.settings, _bare(batch)
+    step, key = jnp.int32(0), jax.random.key(0)
+    teacher = frozen.get('teacher') if _samples_teacher(settings) else None
+    responses, _ = self._rollout.eval_shape(
+      params['student'], teacher, bare, step, key, rows=rows
+    )
+    judged = [
+      {
+        name: jax.ShapeDtypeStruct(response.tokens.shape[:1], jnp.float32)
+        for name in settings.objective.rewards(draw) & settings.host_rewards
+      }
+      for draw, response in zip(settings.objective.draws(), responses)
+    ]
+    scored, _ = self._score.eval_shape(
+      params['student'],
+      self._models(frozen),
+      bare,
+      responses,
+      tuple(judged),
+      step,
+    )
+    jax.eval_shape(
+      functools.partial(terms, settings),
+      dict(params),
+      frozen.get('teacher'),
+      scored,
+      step,
+      key,
+    )
+
+  def _models(self, frozen: Mapping[str, Any]) -> dict[str, Any]:
+    names = self.settings.objective.models()
+    return {k: v for k, v in frozen.items() if k in names}
 
   def _updates(
     self,

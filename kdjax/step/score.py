@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -50,7 +51,9 @@ def score(
     for name in sorted(goal.rewards(draw) - {'teacher_baseline'}):
       if draw.sampled != 'greedy':
         rows = jnp.sum(jnp.any(view.response.mask, -1))
-        metrics[f'reward/{name}'] = jnp.sum(view.rewards[name]), rows
+        more = jnp.sum(view.rewards[name]), rows
+        sums = metrics.get(f'reward/{name}', (0.0, 0))
+        metrics[f'reward/{name}'] = jax.tree.map(operator.add, sums, more)
   for draw in goal.views():
     if draw.rank:
       views[draw.key] = _ranked(settings, draw, views[draw.unranked.key])
@@ -95,38 +98,41 @@ def _view(
       hidden.append(state)
       if wanted and 'teacher' in needs:
         view = dataclasses.replace(view, teacher=state, teacher_layers=layers)
-  if 'reference' in needs:
-    logits = _logits(settings, 'reference', models, prompt, response)
-    logprobs = objective.label_logprobs(logits, response)
-    view = dataclasses.replace(view, reference_logprobs=logprobs)
   found = dict(judged)
   for name in sorted(names & set(settings.rewards)):
     reward = settings.rewards[name]
     if isinstance(reward, rewards.Traced):
       found[name] = reward.function(prompt, response)
   found = {k: model_rewards.spread(v, response.mask) for k, v in found.items()}
-  if own:
+  reference = None
+  if own or 'reference' in needs:
     parts = settings.micro_batches(batch)
     micros = rows_lib.split((prompt, tuple(hidden), response), parts)
+    reads = judges | (needs & {'reference'})
     # Logits [R, T, V] of all rows would be the largest array of the step.
-    judge = functools.partial(_rewards, settings, models, own, judges)
-    found |= rows_lib.join(jax.lax.map(judge, micros))
-  return dataclasses.replace(view, rewards=found)
+    judge = functools.partial(_judge, settings, models, own, reads)
+    more, reference = rows_lib.join(jax.lax.map(judge, micros))
+    found |= more
+  return dataclasses.replace(view, rewards=found, reference_logprobs=reference)
 
 
-def _rewards(
+def _judge(
   settings: Settings,
   models: Mapping[str, Any],
   names: Sequence[str],
   needs: Collection[str],
   micro: tuple[types.Prompt, tuple[jax.Array, ...], types.Response],
-) -> dict[str, jax.Array]:
+) -> tuple[dict[str, jax.Array], jax.Array | None]:
   """Returns the models' rewards [r, T] by name, of one micro-batch.
 
-  Where the teacher has several prompts, the mean of what each would give.
+  Where the teacher has several prompts, the mean of what each would give. And
+  the reference's log-probabilities [r, T], or None.
   """
   prompt, hidden, response = micro
-  student = scores = None
+  student = scores = reference = None
+  if 'reference' in needs:
+    logits = _logits(settings, 'reference', models, prompt, response)
+    reference = objective.label_logprobs(logits, response)
   if 'student' in needs:
     student = _logits(settings, 'student', models, prompt, response)
   if 'reward' in needs:
@@ -139,7 +145,7 @@ def _rewards(
       teacher = teacher[..., : settings.num_tokens]
     evidence = objective.Evidence(response, teacher, student, scores)
     found.append({n: objective.REWARDS[n].values(evidence) for n in names})
-  return jax.tree.map(lambda *x: sum(x) / len(x), *found)
+  return jax.tree.map(lambda *x: sum(x) / len(x), *found), reference
 
 
 def _logits(settings, role, models, prompt, response) -> jax.Array:

@@ -109,5 +109,7 @@ class Settings:
     return {
       'max_new_tokens': self.max_new_tokens,
       'suppress_ids': suppressed,
+      # Also where the teacher samples: what ends a response is one question.
+      'eos_id': self.eos_ids,
       **options,
     }

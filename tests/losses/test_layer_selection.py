@@ -15,7 +15,7 @@ TABLES = [
   (6, 2, [2, 5]),
   (6, 3, [1, 3, 5]),
 ]
-ONE_TO_ONE = ('forward', 'reverse', 'random')
+ONE_TO_ONE = ('copied', 'forward', 'reverse', 'random')
 
 
 def targets(*args, **options):
@@ -45,7 +45,7 @@ def test_forward_rises_to_the_last_layer_at_every_depth():
 
 def test_all_to_one_is_the_middle_layer_or_the_one_asked_for():
   assert targets('all_to_one', 3, 12) == [6] * 3  # the released code's
-  assert targets('all_to_one', 3, 12, target=0) == [0] * 3
+  assert targets('all_to_one', 3, 12, target_layer=0) == [0] * 3
   assert targets('all_to_one', 5, 1) == [0] * 5
 
 
@@ -75,9 +75,9 @@ def test_deep_students_need_a_strategy_that_can_serve_them():
 def test_bad_settings_are_named():
   with pytest.raises(ValueError, match="'foward'.*'forward'"):
     select('foward', 3, 12)
-  with pytest.raises(ValueError, match='target is 12.*0 to 11'):
-    select('all_to_one', 3, 12, target=12)
-  with pytest.raises(ValueError, match="target=3 .*'last'"):
-    select('last', 3, 12, target=3)
+  with pytest.raises(ValueError, match='target_layer is 12.*0 to 11'):
+    select('all_to_one', 3, 12, target_layer=12)
+  with pytest.raises(ValueError, match="target_layer=3 .*'last'"):
+    select('last', 3, 12, target_layer=3)
   with pytest.raises(ValueError, match='0 student and 12'):
     select('forward', 0, 12)

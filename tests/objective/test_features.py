@@ -74,7 +74,7 @@ def test_what_a_model_lacks_is_named():
   ):
     layers(captured, 'encoder', 'hidden')
   with pytest.raises(
-    ValueError, match='the decoder of the model has no cross_attention: drop'
+    ValueError, match='the decoder of the model has no cross_attention: set'
   ):
     layers(captured, 'decoder', 'cross_attention')
 
@@ -106,7 +106,7 @@ def test_strategies_are_those_of_the_losses():
   assert matched(2, 6, 'all_to_one', 4.0) == ((0, 4), (1, 4))
   found = {matched(2, 6, 'random', seed=float(seed)) for seed in range(9)}
   assert len(found) > 1
-  with pytest.raises(ValueError, match='target=4'):
+  with pytest.raises(ValueError, match='target_layer=4'):
     matched(2, 6, 'forward', 4)
 
 
