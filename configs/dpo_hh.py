@@ -41,4 +41,6 @@ def get_config(arg: str | None = None):
     c.optimizer.warmup_steps = 150
     c.eval.every = 500
     c.checkpoint.every = 500
+    # What validates is part of what is reported.
+    c.checkpoint.export = 'last'
   return c

@@ -282,7 +282,40 @@ def test_all_that_recipes_lack_comes_in_one_error(tiny):
     'task.teacher_responses',
     'give teacher.path',
     'tasks.other.vocabulary',
-    'sampling.temperature=0',
+    'greedy responses have no log-probabilities',
+    'the samples of a prompt are all the same',
   ):
     assert sum(expected in line for line in found) == 1, expected
-  assert len(found) == 8
+  assert len(found) == 9
+
+
+def test_samples_of_another_policy_are_not_taken_for_its_own(tiny):
+  recipe = {'name': 'gkd_rl', 'reward': 'exact_match'}
+  for setting in (
+    {'behaviour_sync': 5},
+    {'teacher_mix': 0.2},
+    {'updates_per_rollout': 2},
+  ):
+    found = problems(tiny(recipe=recipe, **setting))
+    assert f"['{next(iter(setting))}'] sample from another" in found
+    checks.validate(tiny(recipe={**recipe, 'importance': True}, **setting))
+
+
+def test_settings_that_do_nothing_are_refused(tiny):
+  found = problems(
+    tiny(
+      recipe={'name': 'supervised_kd'},
+      behaviour_sync=5,
+      sampling__samples_per_prompt=2,
+    )
+  )
+  assert "['behaviour_sync', 'sampling.samples_per_prompt'] do nothing" in found
+
+
+def test_layers_are_matched_on_one_prompt(tiny):
+  found = problems(
+    tiny(
+      recipe={'name': 'layer_matching'}, task__teacher_prompts=('Say {input}',)
+    )
+  )
+  assert "recipe 'layer_matching' matches layers" in found

@@ -191,3 +191,22 @@ def test_the_smaller_of_two_limits_holds(tiny, limits, size):
     c.task, main, 'train', vocabularies.load('g2p'), limits[0]
   )
   assert len(found) == size
+
+
+def test_rewards_by_gold_need_some(tiny, columns):
+  policy = {
+    'loss': 'policy_gradient',
+    'source': 'student',
+    'reward': 'exact_match',
+    'task': 'unlabelled',
+  }
+  overrides = {
+    'recipe': {'name': 'terms', 'terms': [policy]},
+    'tasks': {'unlabelled': {'name': 'file', 'args': columns(target=None)}},
+    'checkpoint__best_metric': 'exact_match',
+    'checkpoint__best_mode': 'max',
+  }
+  with pytest.raises(ValueError, match="'exact_match' compares with gold"):
+    iterator(tiny, **overrides)
+  policy['reward'] = 'induced'
+  assert next(iterator(tiny, **overrides)).tasks['unlabelled'].responses == {}

@@ -259,6 +259,33 @@ def test_bad_rewards_change_nothing(reward, message):
   assert_same(before.params['student'], models()[1])
 
 
+@pytest.mark.parametrize(
+  'value, message',
+  [
+    (lambda p, r: r.mask.sum(-1, keepdims=True), r'has the shape \(6, 1\); it'),
+    (lambda p, r: r.mask.sum(-1) * jnp.nan, "reward 'mine' gives .*nan"),
+  ],
+)
+def test_bad_traced_rewards_are_found_by_a_rehearsal(value, message):
+  made = program(policy(reward='mine'), rewards={'mine': rewards.Traced(value)})
+  data = batch().responses['data']
+  with pytest.raises(ValueError, match=message):
+    made.rehearse({'student': models()[1]}, frozen(), batch(), B)
+    made.try_rewards(batch().prompt, data, ())
+
+
+def test_a_rehearsal_compiles_and_changes_nothing():
+  made = program('minillm', recipe={'lm_weight': 0.0}, teacher_mix=0.2)
+  compiled = []
+  listen = lambda name, *_, **__: compiled.append(name)
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    made.rehearse({'student': models()[1]}, frozen(), batch(), B)
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  assert not [name for name in compiled if 'backend_compile' in name]
+
+
 def test_several_prompts_of_the_teachers_give_their_mean_reward():
   made = program('llmr', recipe={'scale': 1.0, 'entropy_weight': 0.0})
   responses, _ = made.rollout(fresh(made), frozen(), batch(), B)

@@ -78,7 +78,8 @@ class Program:
       ValueError: one of them isn't one finite number a response.
     """
     batch = types.Batch(prompt, references=references or None)
-    self._judge(sorted(self.settings.host_rewards), batch, response)
+    if self.settings.host_rewards:
+      self._judge(sorted(self.settings.host_rewards), batch, response)
     for name, reward in self.settings.rewards.items():
       if isinstance(reward, rewards.Traced):
         values = np.asarray(reward.function(prompt, response))

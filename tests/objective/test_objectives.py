@@ -102,3 +102,24 @@ def test_a_greedy_baseline_is_judged_but_not_learned_from():
   assert goal.foreign_rewards() == {'bleu'}
   assert goal.sampled('') == ('greedy', 'student')
   assert goal.rollout_rows(0, B, 0) == B
+
+
+def test_a_greedy_baseline_spoils_the_coin():
+  mixed = {'student': 0.5, 'data': 0.5}
+  tossed = Term('a', 'forward_kl', mixed, coin='batch')
+  policy = Term(
+    'b',
+    'policy_gradient',
+    'student',
+    reward='bleu',
+    loss_args={'baseline': 'greedy', 'importance': False},
+  )
+  (found,) = Objective((tossed, policy)).problems()
+  assert "terms ['a', 'b'] draw from the student" in found
+
+
+def test_names_of_parameters_are_not_taken_twice():
+  layers = Term('student', 'hidden_distance')
+  (found,) = Objective((layers,)).problems()
+  assert "terms ['student'] have parameters of their own" in found
+  assert Objective((Term('student', 'forward_kl'),)).problems() == []

@@ -167,6 +167,54 @@ def test_every_problem_is_listed():
       r"loss_args.baseline='best'; allowed are \['none', 'mean'",
     ),
     (
+      {'loss': 'cpo', 'source': {'chosen': 'student', 'rejected': 'student'}},
+      'both sides are the same response, so that no pair counts',
+    ),
+    (
+      {'loss': 'ranking', 'source': {'ranked': 'data', 'by': 'bleu'}},
+      'only the student gives several samples',
+    ),
+    (
+      {
+        'loss': 'policy_gradient',
+        'reward': 'bleu',
+        'loss_args': {'baseline': 'group', 'importance': False},
+      },
+      'only the student gives several samples',
+    ),
+    (
+      {
+        'loss': 'policy_gradient',
+        'source': {'student': 1.0, 'data': 0.0},
+        'reward': 'bleu',
+      },
+      'weighs samples by the log-probabilities',
+    ),
+    (
+      {
+        'loss': 'policy_gradient',
+        'source': 'student',
+        'reward': 'bleu',
+        'loss_args': {'importance': False, 'clip': 0.2},
+      },
+      'set importance=True with it',
+    ),
+    (
+      {
+        'loss': 'policy_gradient',
+        'source': 'student',
+        'reward': 'bleu',
+        'loss_args': {'baseline': 'group', 'discount': 0.9},
+      },
+      r"compares whole responses: leave out \['discount'\]",
+    ),
+    (
+      {'loss': 'attention_distance', 'loss_args': {'strategy': 'weighted'}},
+      'combines hidden states, not attention maps',
+    ),
+    ({'finished_only': 'no'}, "finished_only='no': expected bool"),
+    ({'task': 3}, 'task=3: expected str'),
+    (
       {'loss': 'hidden_distance', 'loss_args': {'target_layer': RISING}},
       r'target_layer=.*: expected a whole number',
     ),
