@@ -8,7 +8,7 @@ it learns from its outputs and hidden states, with the embeddings frozen, by the
 released script: 18 epochs where the f-distill paper says 28. T5 base, as deep
 as the paper's BART-large, takes its place. Fine-tune it on DART first
 (configs/sft.py:task=dart,model=google-t5/t5-base) and name it by `:teacher=`.
-Other arguments: `:encoder=3`, `:decoder=1`, `:strategy=forward`.
+Other arguments: `:encoder=3`, `:decoder=1`, `:strategy=copied`.
 
 `:embedded` does so with the model that kdjax ships for spelling to phonemes
 (g2p), of whose 3 + 2 layers 2 + 1 stay, with a CPU and no network.
@@ -24,7 +24,7 @@ def get_config(arg: str | None = None):
     embedded=False,
     encoder=0,
     decoder=1,
-    strategy='forward',
+    strategy='copied',
     teacher=t5.BASE,
   )
   c = config_lib.default()
