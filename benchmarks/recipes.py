@@ -43,7 +43,7 @@ OBJECTIVES = {
   'dpkd_dolly': '-loss/dpkd',
   'dpkd_token_dolly': '-loss/dpkd',
   'dpo_hh': '-loss/dpo',
-  'ranking_dolly': '-loss/ranking',
+  'ranking_dolly': '+reward/teacher_logprob',
 }
 
 

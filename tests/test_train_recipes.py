@@ -40,7 +40,7 @@ def stale(tiny_data):
   """Everything that a state can hold, at once: LLMR beside adversarial layers.
 
   A behaviour policy, parameters of a term's own, a second task, several updates
-  on each rollout, and a teacher with prompts of its own.
+  on each rollout, and a teacher that answers online.
   """
   return {
     'recipe': {
@@ -66,8 +66,6 @@ def stale(tiny_data):
     },
     'behaviour_sync': 3,
     'updates_per_rollout': 2,
-    'task__teacher_prompts': ('{input} a',),
-    'task__max_teacher_prompt_tokens': 10,
     'task__teacher_responses': 'online',
   }
 
