@@ -4,7 +4,7 @@
 
 runs the `:embedded` form of each config, 300 steps, and writes `recipes.md` and
 `recipes.json`: the mean of what the recipe optimises over the first and the
-last tenth of its steps, the updates that were skipped as not finite, and the
+last fifth of its steps, the updates that were skipped as not finite, and the
 student's score on the test split before and after. What has been run is not
 run again. Name configs to run only these.
 """
@@ -78,7 +78,7 @@ def figures(name: str, workdir: pathlib.Path) -> dict:
   better, prefix = OBJECTIVES[name][0], OBJECTIVES[name][1:]
   metric = min(k for line in lines for k in line if k.startswith(prefix))
   values = [line[metric] for line in lines if line.get(metric) is not None]
-  tenth = max(1, len(values) // 10)
+  fifth = max(1, len(values) // 5)
   mean = lambda part: sum(part) / len(part)
   results = json.loads((workdir / 'results.json').read_text())
   scores = results['student after']
@@ -86,8 +86,8 @@ def figures(name: str, workdir: pathlib.Path) -> dict:
   return {
     'metric': metric,
     'better': better,
-    'first': mean(values[:tenth]),
-    'last': mean(values[-tenth:]),
+    'first': mean(values[:fifth]),
+    'last': mean(values[-fifth:]),
     'skipped': max(line.get('skipped', 0) for line in lines),
     'before': results['student before'][score],
     'after': scores[score],

@@ -38,9 +38,9 @@ def test_figures_are_means_of_both_ends(script, tmp_path):
   (tmp_path / 'results.json').write_text(json.dumps(results))
   (tmp_path / 'seconds.json').write_text('{"seconds": 9}')
   found = script['figures']('word_kd_dolly', tmp_path)
-  assert (found['first'], found['last'], found['skipped']) == (2.0, 18.5, 2)
+  assert (found['first'], found['last'], found['skipped']) == (2.25, 17.5, 2)
   row = script['table']({'word_kd_dolly': found}).splitlines()[-1]
   assert row == (
-    '| `word_kd_dolly.py` | `loss/kd` ↓ | 2 | 18.5 | 2 | '
+    '| `word_kd_dolly.py` | `loss/kd` ↓ | 2.25 | 17.5 | 2 | '
     'exact_match 1.00 → 2.00 | 9 |'
   )
