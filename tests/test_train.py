@@ -119,7 +119,15 @@ def test_signal_saves_the_step_and_the_same_call_goes_on(
   assert weights(tmp_path) == weights(finished)
 
 
-def test_second_signal_does_what_it_always_did():
+@pytest.fixture
+def interruptible():
+  """SIGINT as in a shell: a job in the background inherits it ignored."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+def test_second_signal_does_what_it_always_did(interruptible):
   with train.Interruption() as interruption:
     assert interruption.signal is None
     os.kill(os.getpid(), signal.SIGINT)
