@@ -48,14 +48,8 @@ def get_config(arg: str | None = None):
       c.recipe.beta = 1.0
     c.tasks.corpus = {'name': 'g2p'}
   else:
-    gpt2.dolly(c)
     gpt2.distil(c, arg.student, arg.teacher)
-    gpt2.corpus(c, arg.corpus)
-    # 30 epochs.
-    c.steps = 50_000
-    c.batch_size = 8
-    c.eval.every = 1_700
-    c.checkpoint.every = 1_700
+    gpt2.dpkd(c, arg.corpus)
   c.task.teacher_responses = arg.responses
   c.generate.temperature = 1.0
   return c

@@ -62,6 +62,16 @@ def policy(c: ConfigDict) -> None:
   c.optimizer.warmup_steps = 100
 
 
+def dpkd(c: ConfigDict, text: str) -> None:
+  """DPKD's training on Dolly and a corpus, after `distil`: 30 epochs."""
+  dolly(c)
+  corpus(c, text)
+  c.steps = 50_000
+  c.batch_size = 8
+  c.eval.every = 1_700
+  c.checkpoint.every = 1_700
+
+
 def corpus(c: ConfigDict, path: str) -> None:
   """Plain text for a language-model term, as `data.tasks` reads `text`."""
   c.tasks.corpus = {

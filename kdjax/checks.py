@@ -5,7 +5,7 @@ import ml_collections
 from kdjax import evaluation, recipes, rewards
 from kdjax.config import Config, ConfigError, Model, check
 from kdjax.data import tasks
-from kdjax.models import families
+from kdjax.models import api, families
 from kdjax.objective import REWARDS, Objective
 
 ROLES = ('student', 'teacher', 'reference', 'reward')
@@ -79,13 +79,9 @@ def _models_of_recipe(c: Config, name: str, goal: Objective) -> list[str]:
 
 
 def _sampling_problems(c: Config, name: str, goal: Objective) -> list[str]:
+  """What rollouts can't give to the terms that read them."""
   found, samples = [], c.sampling.samples_per_prompt
-  grouped = [
-    term.name
-    for term in goal.terms
-    if term.loss_args.get('baseline') in ('group', 'group_mean')
-    or any(draw.rank for draw in term.draws())
-  ]
+  grouped = [term.name for term in goal.terms if term.compares_samples]
   if grouped and samples < 2:
     found.append(
       f'terms {grouped} of recipe {name!r} compare the samples of a prompt: '
@@ -108,41 +104,43 @@ def _sampling_problems(c: Config, name: str, goal: Objective) -> list[str]:
       f'terms {mixed} of recipe {name!r} take one response a prompt, but '
       f'sampling.samples_per_prompt={samples}: set it to 1'
     )
-  elsewhere = {
+  if 'samples' in goal.needs() and not c.sampling.temperature:
+    found.append(
+      'sampling.temperature=0: greedy responses have no log-probabilities to '
+      f'weigh them by, which recipe {name!r} does: set it to 1'
+    )
+  return found + _policy_problems(c, name, goal)
+
+
+def _policy_problems(c: Config, name: str, goal: Objective) -> list[str]:
+  """Samples of another policy than terms take them for, or than are drawn."""
+  found = []
+  settings = {
     'behaviour_sync': c.behaviour_sync,
     'teacher_mix': c.teacher_mix,
     'updates_per_rollout': c.updates_per_rollout - 1,
+    'sampling.samples_per_prompt': c.sampling.samples_per_prompt - 1,
   }
-  elsewhere = [key for key, value in elsewhere.items() if value]
-  plain = [
-    term.name
-    for term in goal.terms
-    if term.loss == 'policy_gradient' and 'samples' not in term.needs()
-  ]
+  given = [key for key, value in settings.items() if value]
+  elsewhere = [key for key in given if key != 'sampling.samples_per_prompt']
+  plain = [term.name for term in goal.terms if term.trusts_samples]
   if plain and elsewhere:
     found.append(
       f"terms {plain} of recipe {name!r} take samples for the policy's own, "
       f"but {elsewhere} sample from another: set the recipe's importance=True, "
       'or leave these out'
     )
-  on_policy = any(draw.sampled for draw in goal.draws())
-  idle = [key for key in ('behaviour_sync', 'teacher_mix') if getattr(c, key)]
-  idle += ['sampling.samples_per_prompt'] if samples > 1 else []
-  if idle and not on_policy:
+  idle = [key for key in given if key != 'updates_per_rollout']
+  if idle and not any(draw.sampled for draw in goal.draws()):
     found.append(
       f'{idle} do nothing: recipe {name!r} draws nothing from the student'
-    )
-  if 'samples' in goal.needs() and not c.sampling.temperature:
-    found.append(
-      'sampling.temperature=0: greedy responses have no log-probabilities to '
-      f'weigh them by, which recipe {name!r} does: set it to 1'
     )
   return found
 
 
 def _prompt_problems(c: Config, name: str, goal: Objective) -> list[str]:
   """Layers match token by token: both models must have read the same ones."""
-  layers = goal.needs() & {'hidden', 'attention', 'cross_attention'}
+  layers = goal.needs() & set(api.CAPTURES)
   if layers and c.task.teacher_prompts:
     return [
       f'task.teacher_prompts={list(c.task.teacher_prompts)}: recipe {name!r} '

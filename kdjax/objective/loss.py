@@ -9,18 +9,6 @@ import jax
 from kdjax.objective.readings import Target, View
 from kdjax.objective.specs import Option
 
-# What a loss may ask for, beside the student's logits.
-NEEDS = (
-  'teacher',
-  'reference',
-  'reward',
-  'samples',
-  'hidden',
-  'attention',
-  'cross_attention',
-  'after',
-)
-
 
 def response_target(views: tuple[View, ...], **unused: Any) -> Target:
   """The tokens of the response count."""
@@ -35,11 +23,11 @@ class Loss:
     values: (readings, target, params, **args) -> [R, T], or [R] for pairs;
       also, in a pair with that, metrics of the same shape by name.
     args: what `loss_args` may hold.
-    needs: what must be at hand, of `NEEDS`: 'teacher' (its logits),
+    needs: what must be at hand: 'teacher' (its logits),
       'reference' (its log-probabilities), 'reward' (the term's), 'samples' (the
       student's, with the log-probabilities they were sampled with), layers by
-      kind, or 'after' (the hidden state after each token). Or a function of
-      `loss_args` that returns these.
+      kind (`models.api.CAPTURES`), or 'after' (the hidden state after each
+      token). Or a function of `loss_args` that returns these.
     pair: whether it compares two responses to each prompt.
     target: (views, **args) -> Target, from the whole batch; the term's reward
       comes as `reward`, its samples a prompt as `group`.

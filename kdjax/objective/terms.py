@@ -79,6 +79,18 @@ class Term:
     draws = self.draws() + self.baselines()
     return set().union(*(draw.sources() for draw in draws))
 
+  @property
+  def compares_samples(self) -> bool:
+    """Whether it sets the samples of a prompt against each other."""
+    grouped = self.loss_args.get('baseline') in GROUPED
+    return grouped or any(draw.rank for draw in self.draws())
+
+  @property
+  def trusts_samples(self) -> bool:
+    """Whether it could weigh samples by who drew them, and doesn't."""
+    weighs = 'importance' in LOSSES[self.loss].args
+    return weighs and 'samples' not in self.needs()
+
   def needs(self) -> set[str]:
     """Returns what must be at hand for the loss, see `Loss.needs`."""
     return LOSSES[self.loss].wants(self.loss_args)
@@ -166,16 +178,15 @@ class Term:
         f'source={self.source!r}: both sides are the same response, so that no '
         'pair counts: draw them from two sources, or rank samples'
       )
-    grouped = self.loss_args.get('baseline') in GROUPED
-    ranked = any(draw.rank for draw in draws)
-    if (grouped or ranked) and {str(d.source) for d in draws} != {'student'}:
+    only_student = {str(draw.source) for draw in draws} == {'student'}
+    if self.compares_samples and not only_student:
       found.append(
         f'source={self.source!r}: only the student gives several samples of a '
         "prompt to compare: set the source to 'student'"
       )
-    if ranked and not draws[0].by:
+    if draws[0].rank and not draws[0].by:
       found.append("source: 'by' must name the reward that ranks")
-    if 'samples' in needs and {str(d.source) for d in draws} != {'student'}:
+    if 'samples' in needs and not only_student:
       found.append(
         f'source={self.source!r}: {self.loss} weighs samples by the '
         "log-probabilities that they were drawn with, which only the student's "
