@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 from kdjax import types
 
 # The mesh axes over which `partitioning.batch_sharding` splits rows.
-_AXES = ('data', 'fsdp')
+AXES = ('data', 'fsdp')
 
 
 def spread(tree: Any) -> Any:
@@ -22,7 +22,7 @@ def spread(tree: Any) -> Any:
   don't divide B.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  axes = tuple(name for name in _AXES if name in mesh.axis_names)
+  axes = tuple(name for name in AXES if name in mesh.axis_names)
   parts = math.prod(mesh.shape[name] for name in axes)
 
   def deal(x):

@@ -87,7 +87,7 @@ class TabularModel:
 
   def head(self, params: api.Params, hidden: jax.Array) -> jax.Array:
     """Returns float32 logits [..., V]."""
-    return api.apply_head(self.output_head(params), hidden)
+    return self.output_head(params).logits(hidden)
 
   def prefill(
     self, params: api.Params, prompt: types.Prompt, max_new_tokens: int

@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 def struct(cls):
@@ -87,3 +88,45 @@ class Batch:
   example_id: jax.Array | None = None
   references: Any = None
   tasks: dict[str, 'Batch'] = dataclasses.field(default_factory=dict)
+
+
+@struct
+class Head:
+  """A language model's output projection.
+
+  Attributes:
+    kernel: [D, V].
+    bias: [V] or None.
+    scale: multiplies the product (T5 v1.0 scales by D ** -0.5).
+    softcap: c in `c * tanh(logits / c)`, or None.
+    tied: whether the kernel is the transpose of an embedding table, which says
+      how it lies in memory.
+  """
+
+  kernel: jax.Array
+  bias: jax.Array | None = None
+  scale: float = static_field(default=1.0)
+  softcap: float | None = static_field(default=None)
+  tied: bool = static_field(default=False)
+
+  def logits(self, hidden: jax.Array) -> jax.Array:
+    """Returns softcap(scale * hidden @ kernel + bias), float32 [..., V]."""
+    logits = jnp.einsum(
+      '...d,dv->...v',
+      hidden,
+      self.kernel.astype(hidden.dtype),
+      preferred_element_type=jnp.float32,
+    )
+    logits = logits * self.scale
+    if self.bias is not None:
+      logits = logits + self.bias.astype(jnp.float32)
+    if self.softcap is not None:
+      logits = self.softcap * jnp.tanh(logits / self.softcap)
+    return logits
+
+  def first(self, count: int) -> 'Head':
+    """Returns the head of the first `count` tokens of the vocabulary."""
+    if count >= self.kernel.shape[1]:
+      return self
+    bias = None if self.bias is None else self.bias[:count]
+    return dataclasses.replace(self, kernel=self.kernel[:, :count], bias=bias)

@@ -5,6 +5,7 @@ return with `masked_mean`, or with (sum, count) pairs of your own.
 """
 
 from kdjax.losses.adaptive_kl import adaptive_kl
+from kdjax.losses.chunked import chunked, chunked_values
 from kdjax.losses.cross_entropy import cross_entropy, soft_cross_entropy
 from kdjax.losses.divergences import (
   DIVERGENCES,
@@ -57,16 +58,24 @@ from kdjax.losses.rewards import (
   teacher_baseline,
   whiten,
 )
-from kdjax.losses.step_mixture import step_mixture
+from kdjax.losses.statistics import TokenStatistics, token_statistics
+from kdjax.losses.step_mixture import (
+  label_log_ratio,
+  prefix_weights,
+  step_mixture,
+)
 
 __all__ = [
   'DIVERGENCES',
   'GENERATORS',
   'Generator',
   'STRATEGIES',
+  'TokenStatistics',
   'adaptive_kl',
   'adversarial',
   'attention_distance',
+  'chunked',
+  'chunked_values',
   'combine_layers',
   'cosine_distance',
   'cpo',
@@ -90,9 +99,11 @@ __all__ = [
   'init_projection',
   'ipo',
   'kl_estimate',
+  'label_log_ratio',
   'masked_mean',
   'masked_sum',
   'policy_gradient',
+  'prefix_weights',
   'ranking',
   'reverse_kl',
   'reverse_kl_reward',
@@ -105,6 +116,7 @@ __all__ = [
   'sparse_reward',
   'step_mixture',
   'teacher_baseline',
+  'token_statistics',
   'total_variation',
   'uniform_cross_entropy',
   'weighted_reinforce',

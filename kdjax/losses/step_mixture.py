@@ -58,17 +58,61 @@ def step_mixture(
     Wen et al., 2023 (f-distill), https://arxiv.org/abs/2307.15190, section 7
     (errata).
   """
-  pair = distributions.compare(student_logits, teacher_logits)
   for name, array in (('labels', labels), ('mask', mask)):
-    if jnp.shape(array) != pair.invalid.shape:
+    if jnp.shape(array) != student_logits.shape[:-1]:
       raise ValueError(
-        f'{name} must have the shape {pair.invalid.shape} of logits without '
-        f'their last axis, got {jnp.shape(array)}.'
+        f'{name} must have the shape {student_logits.shape[:-1]} of logits '
+        f'without their last axis, got {jnp.shape(array)}.'
       )
-  labels, mask = jnp.asarray(labels), jnp.asarray(mask, bool)
-  known = mask & (labels >= 0) & (labels < pair.p.shape[-1]) & ~pair.invalid
+  ratio = label_log_ratio(student_logits, teacher_logits, labels)
+  return prefix_weights(ratio, jnp.asarray(mask, bool))
+
+
+def label_log_ratio(
+  student_logits: jax.Array, teacher_logits: jax.Array, labels: jax.Array
+) -> jax.Array:
+  """Log-ratio of both models' probabilities of the labels.
+
+  log p(label) - log q(label), within ±1e30; 0 for a label outside the
+  vocabulary, that neither model can say, or whose logits hold a NaN. No
+  gradient reaches the teacher.
+
+  >>> import jax.numpy as jnp
+  >>> student, teacher = jnp.log(jnp.array([[0.5, 0.5], [0.25, 0.75]]))
+  >>> print(label_log_ratio(student, teacher, jnp.array(1)).round(4))
+  0.4055
+
+  Args:
+    student_logits: [..., V].
+    teacher_logits: [..., V].
+    labels: [...] integers.
+
+  Returns:
+    [...] float32.
+
+  Raises:
+    ValueError: if the vocabularies differ.
+  """
+  pair = distributions.compare(student_logits, teacher_logits)
+  labels = jnp.asarray(labels)
+  known = (labels >= 0) & (labels < pair.p.shape[-1]) & ~pair.invalid
   index = jnp.where(known, labels, 0)[..., None]
   ratio = jnp.take_along_axis(pair.log_ratio, index, -1)[..., 0]
-  ratio = jnp.where(known, jnp.clip(ratio, -_FAR, _FAR), 0.0)
+  return jnp.where(known, jnp.clip(ratio, -_FAR, _FAR), 0.0)
+
+
+def prefix_weights(log_ratio: jax.Array, mask: jax.Array) -> jax.Array:
+  """Teacher's weight among two equally likely authors of what was said so far.
+
+  w_t = sigmoid(sum_{t' < t} log_ratio_t'): `step_mixture` of `label_log_ratio`.
+
+  Args:
+    log_ratio: [B, T] log p(y_t) - log q(y_t).
+    mask: [B, T] bool; what it drops leaves the weights as they are.
+
+  Returns:
+    [B, T] float32 in [0, 1], 1/2 at the first token.
+  """
+  ratio = jnp.where(mask, log_ratio, 0.0)
   before = jnp.pad(ratio[:, :-1], ((0, 0), (1, 0)))
   return jax.nn.sigmoid(jnp.cumsum(before, -1))

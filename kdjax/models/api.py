@@ -18,37 +18,7 @@ Params = Any
 CAPTURES = ('hidden', 'attention', 'cross_attention')
 
 
-@types.struct
-class Head:
-  """The output projection: `softcap(scale * hidden @ kernel + bias)`.
-
-  Attributes:
-    kernel: [D, V].
-    bias: [V] or None.
-    scale: multiplies the product (T5 v1.0 scales by D ** -0.5).
-    softcap: c in `c * tanh(logits / c)`, or None.
-  """
-
-  kernel: jax.Array
-  bias: jax.Array | None = None
-  scale: float = types.static_field(default=1.0)
-  softcap: float | None = types.static_field(default=None)
-
-
-def apply_head(head: Head, hidden: jax.Array) -> jax.Array:
-  """Returns the float32 logits [..., V] of hidden states [..., D]."""
-  logits = jnp.einsum(
-    '...d,dv->...v',
-    hidden,
-    head.kernel.astype(hidden.dtype),
-    preferred_element_type=jnp.float32,
-  )
-  logits = logits * head.scale
-  if head.bias is not None:
-    logits = logits + head.bias.astype(jnp.float32)
-  if head.softcap is not None:
-    logits = head.softcap * jnp.tanh(logits / head.softcap)
-  return logits
+Head = types.Head
 
 
 class DecodeState(Protocol):

@@ -82,11 +82,11 @@ class DecoderOnly:
     """Returns the output projection."""
     tied = self.config.tied_head
     kernel = params['embed']['embedding'].T if tied else params['lm_head']
-    return api.Head(kernel, softcap=self.config.final_softcap)
+    return api.Head(kernel, softcap=self.config.final_softcap, tied=tied)
 
   def head(self, params, hidden):
     """Returns float32 logits [..., V]."""
-    return api.apply_head(self.output_head(params), hidden)
+    return self.output_head(params).logits(hidden)
 
   def prefill(self, params, prompt, max_new_tokens):
     """Reads the prompt; returns logits [B, V] and room for the response."""

@@ -347,11 +347,12 @@ class EncoderDecoder:
     c = self.config
     tied = c.tied_head
     kernel = params['shared']['embedding'].T if tied else params['lm_head']
-    return api.Head(kernel, scale=c.width**-0.5 if c.scaled_head else 1.0)
+    scale = c.width**-0.5 if c.scaled_head else 1.0
+    return api.Head(kernel, scale=scale, tied=tied)
 
   def head(self, params, hidden):
     """Returns float32 logits [..., V]."""
-    return api.apply_head(self.output_head(params), hidden)
+    return self.output_head(params).logits(hidden)
 
   def prefill(self, params, prompt, max_new_tokens):
     """Encodes the prompt and reads the decoder's start token."""

@@ -10,6 +10,7 @@ them, and how per-token values become one scalar.
 """
 
 from kdjax.objective.draws import REST, SOURCES, Draw, assign, permutation
+from kdjax.objective.hidden_readings import HiddenReading
 from kdjax.objective.loss import Loss
 from kdjax.objective.objectives import Objective
 from kdjax.objective.readings import Reading, Target, View, label_logprobs
@@ -26,6 +27,7 @@ __all__ = [
   'SOURCES',
   'Draw',
   'Evidence',
+  'HiddenReading',
   'Loss',
   'Objective',
   'Option',

@@ -28,6 +28,8 @@ class Loss:
       student's, with the log-probabilities they were sampled with), layers by
       kind (`models.api.CAPTURES`), or 'after' (the hidden state after each
       token). Or a function of `loss_args` that returns these.
+    tokenwise: whether its value at a token depends on what is read of that
+      token alone: it is then given chunks of tokens, see `Reading`.
     pair: whether it compares two responses to each prompt.
     target: (views, **args) -> Target, from the whole batch; the term's reward
       comes as `reward`, its samples a prompt as `group`.
@@ -39,6 +41,7 @@ class Loss:
   values: Callable[..., Any]
   args: Mapping[str, Option] = dataclasses.field(default_factory=dict)
   needs: Collection[str] | Callable[..., Collection[str]] = ()
+  tokenwise: bool = False
   pair: bool = False
   target: Callable[..., Target] = response_target
   auxiliary: Callable[..., Any] | None = None

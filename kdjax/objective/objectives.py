@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection
+from typing import Any
 
 from kdjax.objective.draws import Draw
 from kdjax.objective.registry import LOSSES
@@ -83,6 +84,14 @@ class Objective:
         {each.key, each.unranked.key} & keys
         for each in term.draws() + term.baselines()
       )
+    )
+
+  def tokenwise(self, key: Any) -> tuple[Term, ...]:
+    """Returns the terms whose losses read single tokens of the draw `key`."""
+    return tuple(
+      term
+      for term in self.terms
+      if LOSSES[term.loss].tokenwise and term.draws()[0].key == key
     )
 
   def needs(self, draw: Draw | None = None) -> set[str]:

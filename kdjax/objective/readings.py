@@ -1,8 +1,10 @@
 """What terms read: responses, and what the models say of them."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from kdjax import losses, types
 
@@ -49,6 +51,9 @@ class Target:
 class Reading(NamedTuple):
   """A view, and what the student makes of it now; of one micro-batch.
 
+  Or of a chunk of its tokens, [N] in place of [R, T]: all that a loss which is
+  `tokenwise` may ask for.
+
   Attributes:
     view: the responses.
     logits: [R, T, V] the student's.
@@ -78,8 +83,12 @@ class Reading(NamedTuple):
     """[R, T] log p(y_t), the teacher's."""
     return label_logprobs(self.teacher_logits, self.view.response)
 
+  def each(self, function: Callable[..., jax.Array], **args: Any) -> jax.Array:
+    """Returns values [R, T] of a tokenwise function (reading, **args)."""
+    return function(self, **args)
+
 
 def label_logprobs(logits: jax.Array, response: types.Response) -> jax.Array:
   """Returns the log-probability of each token of a response; 0 off the mask."""
   scores = -losses.cross_entropy(logits, response.tokens)
-  return jax.numpy.where(response.mask, scores, 0.0)
+  return jnp.where(response.mask, scores, 0.0)

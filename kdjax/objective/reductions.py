@@ -12,15 +12,16 @@ def reduce(
   values: jax.Array, mask: jax.Array, normalize: str
 ) -> tuple[jax.Array, jax.Array]:
   """Returns a term's (sum, count): values [B, T] (or [B], one a pair)."""
-  if values.ndim == 1:
-    values, mask = values[:, None], mask[:, None]
-  if normalize == 'token':
-    return losses.masked_sum(values, mask), jnp.sum(mask)
-  lengths = jnp.sum(mask, -1)
-  sums = jax.vmap(losses.masked_sum)(values, mask)
-  if normalize == 'sequence':
-    sums = sums / jnp.maximum(lengths, 1)
-  return jnp.sum(sums), jnp.sum(lengths > 0)
+  weights = coefficients(mask, normalize)
+  return losses.masked_sum(values, weights), count(mask, normalize)
+
+
+def coefficients(mask: jax.Array, normalize: str) -> jax.Array:
+  """Returns what each value counts in a term's sum, float32 like the mask."""
+  weights = mask.astype(jnp.float32)
+  if normalize == 'sequence' and mask.ndim > 1:
+    weights /= jnp.maximum(jnp.sum(weights, -1, keepdims=True), 1)
+  return weights
 
 
 def count(mask: jax.Array, normalize: str) -> jax.Array:

@@ -28,12 +28,13 @@ def _soft(fn: Callable[..., jax.Array], args=None) -> Loss:
     (reading,) = readings
     return fn(reading.logits, reading.teacher_logits, **args)
 
-  return Loss(values, options if args is None else args, needs={'teacher'})
+  options = options if args is None else args
+  return Loss(values, options, needs={'teacher'}, tokenwise=True)
 
 
 def _student(fn: Callable[..., jax.Array]) -> Loss:
   """A loss of the student's distribution alone."""
-  return Loss(lambda readings, *_: fn(readings[0].logits))
+  return Loss(lambda readings, *_: fn(readings[0].logits), tokenwise=True)
 
 
 def _cross_entropy(readings, target, params):
@@ -47,23 +48,38 @@ def _argmax_cross_entropy(student_logits, teacher_logits):
   return losses.cross_entropy(student_logits, best)
 
 
-def _weights(reading):
+def _mixture_weights(reading):
   """The exact weight of the teacher in the mixture of each step."""
-  response = reading.view.response
-  return losses.step_mixture(
-    reading.logits, reading.teacher_logits, response.tokens, response.mask
-  )
+
+  def ratio(reading):
+    tokens = reading.view.response.tokens
+    return losses.label_log_ratio(
+      reading.logits, reading.teacher_logits, tokens
+    )
+
+  return losses.prefix_weights(reading.each(ratio), reading.mask)
 
 
 def _exact_forward(readings, target, params):
-  (r,) = readings
-  return losses.skew_forward_kl(r.logits, r.teacher_logits, alpha=_weights(r))
+  (reading,) = readings
+
+  def value(reading, alpha):
+    return losses.skew_forward_kl(
+      reading.logits, reading.teacher_logits, alpha=alpha
+    )
+
+  return reading.each(value, alpha=_mixture_weights(reading))
 
 
 def _exact_reverse(readings, target, params):
-  (r,) = readings
-  alpha = 1.0 - _weights(r)
-  return losses.skew_reverse_kl(r.logits, r.teacher_logits, alpha=alpha)
+  (reading,) = readings
+
+  def value(reading, alpha):
+    return losses.skew_reverse_kl(
+      reading.logits, reading.teacher_logits, alpha=alpha
+    )
+
+  return reading.each(value, alpha=1.0 - _mixture_weights(reading))
 
 
 def _kl_estimate(readings, target, params):
@@ -76,11 +92,11 @@ LOSSES: dict[str, Loss] = {
   'soft_cross_entropy': _soft(losses.soft_cross_entropy),
   'engine': _soft(losses.engine),
   'dpkd_token': _soft(losses.dpkd_token, _DPKD),
-  'cross_entropy': Loss(_cross_entropy),
+  'cross_entropy': Loss(_cross_entropy, tokenwise=True),
   'argmax_cross_entropy': _soft(_argmax_cross_entropy),
   'exact_skew_forward_kl': Loss(_exact_forward, needs={'teacher'}),
   'exact_skew_reverse_kl': Loss(_exact_reverse, needs={'teacher'}),
   'negative_entropy': _student(lambda logits: -losses.entropy(logits)),
   'uniform_cross_entropy': _student(losses.uniform_cross_entropy),
-  'kl_estimate': Loss(_kl_estimate, needs={'reference'}),
+  'kl_estimate': Loss(_kl_estimate, needs={'reference'}, tokenwise=True),
 }

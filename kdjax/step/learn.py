@@ -52,14 +52,12 @@ def learn(
     parts: micro-batches.
     update: which of the `updates_per_rollout` it is; the last ends the step.
   """
-  weights = _weights(settings, scored, state.step)
+  weights = term_weights(settings, scored, state.step)
 
   def loss_fn(params, micro, dropout_key):
-    metrics = terms(
-      settings, params, teacher_params, micro, state.step, dropout_key
+    return terms(
+      settings, params, teacher_params, micro, weights, state.step, dropout_key
     )
-    loss = sum(weights[name] * metrics[f'loss/{name}'][0] for name in weights)
-    return loss, metrics
 
   micros = rows_lib.split(scored, parts)
   key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), DROPOUT)
@@ -79,10 +77,10 @@ def learn(
   return state, metrics
 
 
-def _weights(
+def term_weights(
   settings: Settings, scored: Scored, step: jax.Array
 ) -> dict[str, jax.Array]:
-  """Returns each term's weight over its count on the whole batch."""
+  """Returns each term's weight over its count, on the whole batch."""
   views = dict(
     zip((draw.key for draw in settings.objective.views()), scored.views)
   )
@@ -139,44 +137,92 @@ def terms(
   params: Mapping[str, api.Params],
   teacher_params: api.Params | None,
   scored: Scored,
+  weights: Mapping[str, jax.Array],
   step: jax.Array,
   dropout_key: jax.Array,
-) -> Metrics:
-  """Returns every term's (sum, count) and other metrics on a micro-batch."""
-  goal, n = settings.objective, settings.num_tokens
-  model, student = settings.student, params['student']
-  metrics, readings = {}, {}
+) -> tuple[jax.Array, Metrics]:
+  """Returns the loss of a micro-batch, and every term's (sum, count).
+
+  Args:
+    settings: of the step.
+    params: 'student', and the terms' own.
+    teacher_params: whose output head turns its hidden states into logits.
+    scored: the micro-batch.
+    weights: of each term over its count, from `term_weights`.
+    step: [] int32.
+    dropout_key: of the micro-batch.
+  """
+  goal, loss, metrics, readings = settings.objective, 0.0, {}, {}
   for i, (draw, view) in enumerate(zip(goal.views(), scored.views)):
-    key, needs = jax.random.fold_in(dropout_key, i), goal.needs(draw)
-    tokens, length = view.response.tokens, view.response.tokens.shape[1]
-    if 'after' in needs:
-      tokens = jnp.pad(tokens, ((0, 0), (0, 1)))
-    hidden, layers = forward(
-      model, student, view.prompt, tokens, needs, dropout_key=key
+    reading = _read(
+      settings,
+      params['student'],
+      teacher_params,
+      view,
+      goal.needs(draw),
+      jax.random.fold_in(dropout_key, i),
     )
-    logits = model.head(student, hidden[:, :length])[..., :n]
-    teacher_logits = None
-    if view.teacher is not None:
-      teacher_logits = settings.teacher.head(teacher_params, view.teacher)
-      teacher_logits = teacher_logits[..., :n]
+    readings[draw.key] = reading
+    if reading.teacher_head is not None:
       suffix = f'/{draw.label}' if len(goal.views()) > 1 else ''
-      found = _divergences(settings, step, logits, teacher_logits, view)
+      found = _divergences(settings, step, reading)
       metrics |= {f'{name}{suffix}': pair for name, pair in found.items()}
-    after = hidden[:, 1:] if 'after' in needs else None
-    readings[draw.key] = objective.Reading(
-      view, logits, teacher_logits, layers, after
-    )
+  values = {}
+  for key, reading in readings.items():
+    own = goal.tokenwise(key)
+    if own:
+      more, found = reading.weigh(own, scored.targets, weights, step)
+      loss, values = loss + more, values | found
   for term in goal.terms:
-    read = tuple(readings[draw.key] for draw in term.draws())
     target = scored.targets[term.name]
-    values, more = term.values(step, read, target, params.get(term.name))
-    metrics[f'loss/{term.name}'] = objective.reduce(
-      values, target.mask, term.normalize
-    )
+    apart = term.name not in values
+    if apart:
+      read = tuple(readings[draw.key] for draw in term.draws())
+      values[term.name] = term.values(step, read, target, params.get(term.name))
+    each, more = values[term.name]
+    pair = objective.reduce(each, target.mask, term.normalize)
+    if apart:
+      loss += weights[term.name] * pair[0]
+    metrics[f'loss/{term.name}'] = pair
     for name, each in more.items():
       total = objective.reduce(each, target.mask, 'token')
-      metrics[f'{term.name}/{name}'] = jax.lax.stop_gradient(total)
-  return metrics
+      metrics[f'{term.name}/{name}'] = total
+  return loss, jax.lax.stop_gradient(metrics)
+
+
+def _read(
+  settings: Settings,
+  student: api.Params,
+  teacher_params: api.Params | None,
+  view: objective.View,
+  needs: Collection[str],
+  dropout_key: jax.Array,
+) -> objective.HiddenReading:
+  """Runs the student over the responses of a view."""
+  tokens, length = view.response.tokens, view.response.tokens.shape[1]
+  if 'after' in needs:
+    tokens = jnp.pad(tokens, ((0, 0), (0, 1)))
+  hidden, layers = forward(
+    settings.student,
+    student,
+    view.prompt,
+    tokens,
+    needs,
+    dropout_key=dropout_key,
+  )
+  count, teacher_head = settings.num_tokens, None
+  if view.teacher is not None:
+    teacher_head = settings.teacher.output_head(teacher_params).first(count)
+  return objective.HiddenReading(
+    view,
+    hidden[:, :length],
+    settings.student.output_head(student).first(count),
+    teacher_head,
+    layers,
+    after=hidden[:, 1:] if 'after' in needs else None,
+    chunk_size=settings.chunk_size,
+    batch_axes=rows_lib.AXES,
+  )
 
 
 def forward(
@@ -198,23 +244,21 @@ def forward(
 
 
 def _divergences(
-  settings: Settings,
-  step: jax.Array,
-  logits: jax.Array,
-  teacher_logits: jax.Array,
-  view: objective.View,
+  settings: Settings, step: jax.Array, reading: objective.HiddenReading
 ) -> Metrics:
   """Both KL divergences, a token and at the first (DPKD's ablation).
 
   Measured every `measure_every` steps; in between, their counts are zero.
   """
-  mask = view.response.mask
   kinds = {'forward_kl': losses.forward_kl, 'reverse_kl': losses.reverse_kl}
 
+  def both(reading):
+    logits = reading.logits, reading.teacher_logits
+    return {name: divergence(*logits) for name, divergence in kinds.items()}
+
   def measure():
-    student, found = jax.lax.stop_gradient(logits), {}
-    for name, divergence in kinds.items():
-      values = divergence(student, teacher_logits)
+    mask, found = reading.mask, {}
+    for name, values in jax.lax.stop_gradient(reading.each(both)).items():
       found[name] = objective.reduce(values, mask, 'token')
       first = objective.reduce(values[:, :1], mask[:, :1], 'token')
       found[f'{name}_first'] = first

@@ -13,7 +13,7 @@ import numpy as np
 from kdjax import rewards, types
 from kdjax.models import api
 from kdjax.state import State
-from kdjax.step.learn import Scored, learn, terms
+from kdjax.step.learn import Scored, learn, term_weights, terms
 from kdjax.step.rollout import of_task, rollout
 from kdjax.step.score import Judged, score
 from kdjax.step.settings import Metrics, Settings
@@ -227,14 +227,13 @@ class Program:
       tuple(judged),
       step,
     )
-    jax.eval_shape(
-      functools.partial(terms, settings),
-      dict(params),
-      frozen.get('teacher'),
-      scored,
-      step,
-      key,
-    )
+    params, teacher = dict(params), frozen.get('teacher')
+
+    def loss(params, teacher, scored):
+      weights = term_weights(settings, scored, step)
+      return terms(settings, params, teacher, scored, weights, step, key)
+
+    jax.eval_shape(loss, params, teacher, scored)
 
   def _models(self, frozen: Mapping[str, Any]) -> dict[str, Any]:
     names = self.settings.objective.models()
