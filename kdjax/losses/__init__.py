@@ -50,6 +50,8 @@ from kdjax.losses.preference import (
   simpo,
 )
 from kdjax.losses.rewards import (
+  action_values,
+  bellman_reward,
   group_advantages,
   induced_reward,
   reverse_kl_reward,
@@ -71,9 +73,11 @@ __all__ = [
   'Generator',
   'STRATEGIES',
   'TokenStatistics',
+  'action_values',
   'adaptive_kl',
   'adversarial',
   'attention_distance',
+  'bellman_reward',
   'chunked',
   'chunked_values',
   'combine_layers',

@@ -69,19 +69,78 @@ def induced_reward(
     Hao et al., 2022, https://arxiv.org/abs/2210.08708, section 3.2; Li et al.,
     2024 (LLMR), https://arxiv.org/abs/2409.12500, section 3.
   """
-  if value not in ('max', 'expectation'):
-    raise ValueError(f"value must be 'max' or 'expectation', got {value!r}.")
   tokens = jnp.asarray(tokens)
   _check_shape('teacher_logits without V', teacher_logits[..., 0], tokens)
-  mask = _check_mask(mask, tokens)
+  chosen, values = action_values(
+    teacher_logits, tokens, value=value, centered=centered
+  )
+  return bellman_reward(chosen, values, mask)
+
+
+def action_values(
+  teacher_logits: jax.Array,
+  tokens: jax.Array,
+  *,
+  value: str = 'max',
+  centered: bool = True,
+) -> tuple[jax.Array, jax.Array]:
+  """Values of actions and states, where logits are optimal action values.
+
+  f(y_t | s_t) and V(s_t), as in `induced_reward`; each of one token's logits.
+
+  >>> import jax.numpy as jnp
+  >>> found = action_values(jnp.array([1.0, 3.0]), jnp.array(0))
+  >>> print(*found)
+  -1.0 1.0
+
+  Args:
+    teacher_logits: [..., V].
+    tokens: [...] integers.
+    value: 'max' or 'expectation'.
+    centered: whether to subtract the mean logit.
+
+  Returns:
+    Two arrays [...] float32.
+
+  Raises:
+    ValueError: if `value` is another.
+  """
+  if value not in ('max', 'expectation'):
+    raise ValueError(f"value must be 'max' or 'expectation', got {value!r}.")
   below, level = _levels(teacher_logits, centered)
   known = (tokens >= 0) & (tokens < below.shape[-1])
   index = jnp.where(known, tokens, 0)[..., None]
   chosen = jnp.take_along_axis(below, index, -1)[..., 0]
   chosen = jnp.where(known, chosen, -LIMIT)
-  following = level if value == 'max' else level + _mean_below(below)
-  following = jnp.where(_shift(mask), _shift(following), 0.0)
-  return jnp.where(mask, chosen + level - following, 0.0)
+  values = level if value == 'max' else level + _mean_below(below)
+  return chosen + level, values
+
+
+def bellman_reward(
+  chosen: jax.Array, values: jax.Array, mask: jax.Array
+) -> jax.Array:
+  """The reward that makes action values optimal: r_t = f_t - V(s_{t+1}).
+
+  >>> import jax.numpy as jnp
+  >>> chosen, values = jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]])
+  >>> print(bellman_reward(chosen, values, jnp.array([[True, True]])))
+  [[-3.  2.]]
+
+  Args:
+    chosen: [B, T] f(y_t | s_t), from `action_values`.
+    values: [B, T] V(s_t).
+    mask: [B, T] bool; V is 0 after its last token.
+
+  Returns:
+    [B, T] float32.
+
+  Raises:
+    ValueError: if the shapes don't match.
+  """
+  chosen, values = constant(chosen), constant(values)
+  mask = _check_mask(mask, chosen)
+  following = jnp.where(_shift(mask), _shift(values), 0.0)
+  return jnp.where(mask, chosen - following, 0.0)
 
 
 def teacher_baseline(

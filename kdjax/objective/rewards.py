@@ -5,6 +5,7 @@ a function over texts, or a traced one.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -12,7 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, types
-from kdjax.objective.readings import label_logprobs
+
+# Applies a function of single tokens, (logits [..., V], tokens [...]) -> values
+# [...], to what a model makes of a response: values [R, T], a tree of them.
+Each = Callable[[Callable[[jax.Array, jax.Array], Any]], Any]
 
 
 class Evidence(NamedTuple):
@@ -20,14 +24,14 @@ class Evidence(NamedTuple):
 
   Attributes:
     response: [R, T].
-    teacher_logits: [R, T, V], under one of the teacher's prompts; or None.
-    student_logits: [R, T, V] as the policy stands, or None.
+    teacher: reads the teacher's logits, under one of its prompts; or None.
+    student: reads the policy's, as it stands; or None.
     scores: [R, T] the reward model's score of each prefix y_1 .. y_t, or None.
   """
 
   response: types.Response
-  teacher_logits: Any = None
-  student_logits: Any = None
+  teacher: Each | None = None
+  student: Each | None = None
   scores: Any = None
 
 
@@ -45,16 +49,21 @@ class Reward:
 
 
 def _induced(value: str) -> Callable[[Evidence], jax.Array]:
+  state_action = functools.partial(losses.action_values, value=value)
+
   def values(e):
-    return losses.induced_reward(
-      e.teacher_logits, e.response.tokens, e.response.mask, value=value
-    )
+    return losses.bellman_reward(*e.teacher(state_action), e.response.mask)
 
   return values
 
 
+def _logprobs(each: Each, e: Evidence) -> jax.Array:
+  found = each(lambda logits, tokens: -losses.cross_entropy(logits, tokens))
+  return jnp.where(e.response.mask, found, 0.0)
+
+
 def _teacher_logprob(e: Evidence) -> jax.Array:
-  return label_logprobs(e.teacher_logits, e.response)
+  return _logprobs(e.teacher, e)
 
 
 def _teacher_mean_logprob(e: Evidence) -> jax.Array:
@@ -63,7 +72,7 @@ def _teacher_mean_logprob(e: Evidence) -> jax.Array:
 
 
 def _reverse_kl(e: Evidence) -> jax.Array:
-  student = label_logprobs(e.student_logits, e.response)
+  student = _logprobs(e.student, e)
   return losses.reverse_kl_reward(_teacher_logprob(e), student, e.response.mask)
 
 
@@ -74,7 +83,7 @@ def _learned(e: Evidence) -> jax.Array:
 
 
 def _baseline(e: Evidence) -> jax.Array:
-  values = losses.teacher_baseline(e.teacher_logits)
+  values = e.teacher(lambda logits, tokens: losses.teacher_baseline(logits))
   return jnp.where(e.response.mask, values, 0.0)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax import objective, rewards, types
+from kdjax import losses, objective, rewards, types
 from kdjax import rows as rows_lib
 from kdjax.models import api
 from kdjax.objective import reward_models
@@ -109,7 +109,6 @@ def _view(
     parts = settings.micro_batches(batch)
     micros = rows_lib.split((prompt, tuple(hidden), response), parts)
     reads = judges | (needs & {'reference'})
-    # Logits [R, T, V] of all rows would be the largest array of the step.
     judge = functools.partial(_judge, settings, models, own, reads)
     more, reference = rows_lib.join(jax.lax.map(judge, micros))
     found |= more
@@ -131,28 +130,40 @@ def _judge(
   prompt, hidden, response = micro
   student = scores = reference = None
   if 'reference' in needs:
-    logits = _logits(settings, 'reference', models, prompt, response)
-    reference = objective.label_logprobs(logits, response)
+    each = _each_of(settings, models['reference'], prompt, response)
+    reference = each(lambda logits, y: -losses.cross_entropy(logits, y))
   if 'student' in needs:
-    student = _logits(settings, 'student', models, prompt, response)
+    student = _each_of(settings, models['student'], prompt, response)
   if 'reward' in needs:
     scores = _scores(settings, models['reward'], prompt, response)
   found = []
   for state in hidden or (None,):
     teacher = None
     if state is not None:
-      teacher = settings.teacher.head(models['teacher'], state)
-      teacher = teacher[..., : settings.num_tokens]
+      head = settings.teacher.output_head(models['teacher'])
+      teacher = _each(settings, state, head, response)
     evidence = objective.Evidence(response, teacher, student, scores)
     found.append({n: objective.REWARDS[n].values(evidence) for n in names})
   return jax.tree.map(lambda *x: sum(x) / len(x), *found), reference
 
 
-def _logits(settings, role, models, prompt, response) -> jax.Array:
-  """Returns the logits of the student's architecture, [R, T, V]."""
+def _each_of(settings, params, prompt, response) -> model_rewards.Each:
+  """Runs a model of the student's architecture over responses."""
   model = settings.student
-  hidden = model.hidden_states(models[role], prompt, response.tokens)
-  return model.head(models[role], hidden)[..., : settings.num_tokens]
+  hidden = model.hidden_states(params, prompt, response.tokens)
+  return _each(settings, hidden, model.output_head(params), response)
+
+
+def _each(settings, hidden, head, response) -> model_rewards.Each:
+  return functools.partial(
+    losses.chunked_values,
+    student_hidden=hidden,
+    student_head=head.first(settings.num_tokens),
+    labels=response.tokens,
+    mask=response.mask,
+    chunk_size=settings.chunk_size,
+    batch_axes=rows_lib.AXES,
+  )
 
 
 def _scores(settings, params, prompt, response) -> jax.Array:

@@ -13,7 +13,13 @@ MASK = np.array([[1, 1, 1], [1, 1, 0], [0, 0, 0]], bool)
 V = 4
 
 
-def evidence():
+def read(logits, tokens):
+  """Applies functions of (logits, tokens) to all tokens at once."""
+  return lambda function: function(logits, tokens)
+
+
+def arrays():
+  """The response, both models' logits, and a reward model's scores."""
   keys = jax.random.split(jax.random.key(0), 4)
   tokens = jax.random.randint(keys[0], MASK.shape, 0, V)
   teacher, student = (
@@ -21,6 +27,14 @@ def evidence():
   )
   scores = jax.random.normal(keys[3], MASK.shape)
   response = types.Response(tokens, jnp.asarray(MASK))
+  return response, teacher, student, scores
+
+
+def evidence(response, teacher, student, scores):
+  teacher, student = (
+    None if logits is None else read(logits, response.tokens)
+    for logits in (teacher, student)
+  )
   return Evidence(response, teacher, student, scores)
 
 
@@ -31,10 +45,9 @@ def logprobs(logits, response):
 
 
 def test_likelihood_rewards_add_up_to_those_of_the_response():
-  e = evidence()
-  p, q = (
-    logprobs(each, e.response) for each in (e.teacher_logits, e.student_logits)
-  )
+  given = arrays()
+  e = evidence(*given)
+  p, q = (logprobs(logits, e.response) for logits in given[1:3])
   found = REWARDS['teacher_logprob'].values(e)
   np.testing.assert_allclose(found, p, rtol=1e-5, atol=1e-6)
   found = REWARDS['reverse_kl'].values(e)
@@ -43,8 +56,9 @@ def test_likelihood_rewards_add_up_to_those_of_the_response():
 
 def test_induced_rewards_make_the_logits_optimal_values():
   """r_t + V(s_{t+1}) is the chosen token's centred logit (Hao et al.)."""
-  e = evidence()
-  f = np.asarray(e.teacher_logits - e.teacher_logits.mean(-1, keepdims=True))
+  given = arrays()
+  e = evidence(*given)
+  f = np.asarray(given[1] - given[1].mean(-1, keepdims=True))
   chosen = np.take_along_axis(f, np.asarray(e.response.tokens)[..., None], -1)
   soft = np.asarray(jax.nn.softmax(f))
   for name, value in (
@@ -59,7 +73,7 @@ def test_induced_rewards_make_the_logits_optimal_values():
 
 
 def test_learned_rewards_add_up_to_the_score_of_the_response():
-  e = evidence()
+  e = evidence(*arrays())
   found = REWARDS['learned'].values(e)
   scores = np.asarray(e.scores)
   np.testing.assert_allclose(
@@ -72,30 +86,31 @@ def test_learned_rewards_add_up_to_the_score_of_the_response():
 
 
 def test_the_teachers_baseline_is_the_value_it_expects():
-  e = evidence()
-  found = REWARDS['teacher_baseline'].values(e)
-  expected = np.where(MASK, losses.teacher_baseline(e.teacher_logits), 0)
+  given = arrays()
+  found = REWARDS['teacher_baseline'].values(evidence(*given))
+  expected = np.where(MASK, losses.teacher_baseline(given[1]), 0)
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize('name', sorted(REWARDS))
 def test_rewards_read_what_they_say_and_no_token_off_the_mask(name):
-  e, reward = evidence(), REWARDS[name]
-  read = {
-    'teacher': 'teacher_logits', 'student': 'student_logits', 'reward': 'scores'
-  }  # fmt: skip
-  clean = reward.values(e)
+  given, reward = arrays(), REWARDS[name]
+  clean = reward.values(evidence(*given))
   assert clean.shape == MASK.shape
   assert np.any(clean) and np.all(np.asarray(clean)[~MASK] == 0)
-  lacking = {v: None for k, v in read.items() if k not in reward.needs}
-  np.testing.assert_array_equal(reward.values(e._replace(**lacking)), clean)
+  models = ('teacher', 'student', 'reward')
+  lacking = [
+    x if m in reward.needs else None for m, x in zip(models, given[1:])
+  ]
+  found = reward.values(evidence(given[0], *lacking))
+  np.testing.assert_array_equal(found, clean)
   # The value of the state after the last token is none.
-  broken = {}
-  for field in read.values():
-    array = getattr(e, field)
+  broken = []
+  for array in given[1:]:
     mask = MASK.reshape(MASK.shape + (1,) * (array.ndim - 2))
-    broken[field] = jnp.where(mask, array, jnp.nan)
-  np.testing.assert_array_equal(reward.values(e._replace(**broken)), clean)
+    broken.append(jnp.where(mask, array, jnp.nan))
+  found = reward.values(evidence(given[0], *broken))
+  np.testing.assert_array_equal(found, clean)
 
 
 def test_rewards_of_responses_stand_at_the_last_token():
