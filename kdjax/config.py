@@ -29,6 +29,7 @@ __all__ = [
   'check',
   'default',
   'parse_arg',
+  'profiled',
   'validate',
 ]
 
@@ -46,7 +47,14 @@ class ConfigError(ValueError):
 
 # Keys that may differ between the runs that share a workdir: they change what
 # is shown or kept, never the parameters.
-HARMLESS = ('log_every', 'eval.*', 'checkpoint.*', 'generate.*', 'max_skipped')
+HARMLESS = (
+  'log_every',
+  'profile',
+  'eval.*',
+  'checkpoint.*',
+  'generate.*',
+  'max_skipped',
+)
 
 
 def default() -> ml_collections.ConfigDict:
@@ -259,12 +267,39 @@ def _other_problems(c: Config) -> list[str]:
       f'optimizer.trainable={c.optimizer.trainable!r} is no regular '
       f'expression: {error}'
     )
+  try:
+    steps = profiled(c.profile)
+    if steps and steps[-1] > c.steps:
+      found.append(f'profile={c.profile!r} lies beyond steps={c.steps}')
+  except ValueError as error:
+    found.append(str(error))
   sizes = dataclasses.asdict(c.mesh)
   if any(size < 1 and size != -1 for size in sizes.values()):
     found.append(f'mesh={sizes}: sizes must be positive, or -1 for the rest')
   if list(sizes.values()).count(-1) > 1:
     found.append(f'mesh={sizes}: one size may be -1')
   return found
+
+
+def profiled(profile: str) -> range:
+  """Returns the steps that `Config.profile` names: one, or first to last.
+
+  >>> list(profiled('100')), list(profiled('100-102')), list(profiled(''))
+  ([100], [100, 101, 102], [])
+
+  Raises:
+    ValueError: it names no steps.
+  """
+  if not profile:
+    return range(0)
+  first, dash, last = profile.partition('-')
+  last = last if dash else first
+  if first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last):
+    return range(int(first), int(last) + 1)
+  raise ValueError(
+    f"profile={profile!r}: expected a step, such as '100', or the first and "
+    "the last of several, such as '100-104'"
+  )
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:

@@ -29,15 +29,15 @@ _DEBUG = flags.DEFINE_bool('debug', False, 'Show the stack of calls of errors.')
 
 def main(unused_argv: list[str]) -> None:
   _quiet()
-  from kdjax import checks, generate, report, train  # late: --help is quick
+  # Late, so that --help is quick.
+  from kdjax import checks, compilation, generate, report, train
 
-  run = {
-    'train': train.train,
-    'evaluate': report.evaluate,
-    'generate': generate.generate,
-  }[_MODE.value]
+  homes = {'train': train, 'evaluate': report, 'generate': generate}
+  run = getattr(homes[_MODE.value], _MODE.value)
   try:
-    run(checks.validate(_CONFIG.value, _MODE.value), _WORKDIR.value)
+    config = checks.validate(_CONFIG.value, _MODE.value)
+    compilation.keep(_WORKDIR.value)
+    run(config, _WORKDIR.value)
   # What a user can mend is said in one message, without a stack of calls.
   except (ValueError, OSError, ImportError, FloatingPointError) as error:
     if _DEBUG.value:

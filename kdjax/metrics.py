@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -155,39 +156,56 @@ def _drop_steps_from(path: pathlib.Path, start: int):
 
 
 class Throughput:
-  """Seconds and tokens by phase of a step ('rollout', 'teacher', 'update').
+  """Seconds and tokens per second: of steps, and of phases if these are timed.
 
-  Devices run behind the host: a phase is measured right only if its last line
-  waits for its results (`jax.block_until_ready`).
+  Devices run behind the host. A step is measured from lap to lap, for which
+  nothing waits; a phase is measured right only if its last line waits for its
+  results (`jax.block_until_ready`). The first lap compiles, and isn't counted.
   """
 
   def __init__(self, clock=time.perf_counter):
     self._clock = clock
-    self._seconds: dict[str, float] = {}
-    self._tokens: dict[str, list[Any]] = {}
+    self._began: float | None = None
+    self._phases: dict[str, float] = {}
+    self._start_over()
+
+  def _start_over(self):
+    self._laps, self._seconds, self._tokens = 0, Counter(), Counter()
 
   @contextlib.contextmanager
   def phase(self, name: str) -> Iterator[None]:
-    """Adds the time that the block takes to a phase."""
+    """Adds the time that the block takes to a phase of this lap."""
     begin = self._clock()
     yield
     seconds = self._clock() - begin
-    self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+    self._phases[name] = self._phases.get(name, 0.0) + seconds
 
-  def count(self, name: str, tokens: Any):
-    """Adds tokens, a number or an array of one, to a phase."""
-    # Fetched in `report` only, so that counting never waits for a device.
-    self._tokens.setdefault(name, []).append(tokens)
+  def lap(self, tokens: Mapping[str, float]):
+    """Ends a step, once its results are there.
+
+    Args:
+      tokens: how many the 'step' and its phases were about, by name.
+    """
+    now, phases = self._clock(), self._phases
+    if self._began is not None:
+      self._laps += 1
+      self._seconds.update({**phases, 'step': now - self._began})
+      self._tokens.update(tokens)
+    self._began, self._phases = now, {}
+
+  def restart(self):
+    """Leaves what was done since the last lap out of the next one."""
+    if self._began is not None:
+      self._began = self._clock()
 
   def report(self) -> dict[str, float]:
-    """Returns 'seconds/…' and 'tokens_per_second/…' by phase; starts over."""
+    """Returns 'seconds/…' a lap and 'tokens_per_second/…'; starts over."""
     result = {}
     for name, seconds in self._seconds.items():
-      result[f'seconds/{name}'] = seconds
-      if name in self._tokens and seconds > 0:
-        tokens = sum(float(each) for each in self._tokens[name])
-        result[f'tokens_per_second/{name}'] = tokens / seconds
-    self._seconds, self._tokens = {}, {}
+      result[f'seconds/{name}'] = seconds / self._laps
+      if self._tokens[name] and seconds > 0:
+        result[f'tokens_per_second/{name}'] = self._tokens[name] / seconds
+    self._start_over()
     return result
 
 

@@ -103,21 +103,53 @@ def test_only_process_zero_writes(tmp_path, monkeypatch):
   assert not (tmp_path / 'run').exists()
 
 
-def test_throughput_by_phase():
-  now = iter([0.0, 2.0, 5.0, 6.0, 10.0, 12.0])
-  throughput = metrics.Throughput(clock=lambda: next(now))
-  with throughput.phase('rollout'):
-    throughput.count('rollout', 10)
-  with throughput.phase('update'):
-    pass
-  with throughput.phase('rollout'):
-    throughput.count('rollout', jnp.array(30))
-  assert throughput.report() == {
-    'seconds/rollout': 4.0,
-    'tokens_per_second/rollout': 10.0,
-    'seconds/update': 1.0,
-  }
+def clocked(*times):
+  now = iter(times)
+  return metrics.Throughput(clock=lambda: next(now))
+
+
+def test_steps_are_measured_from_lap_to_lap():
+  throughput = clocked(100.0, 102.0, 106.0, 107.0)
+  throughput.lap({'step': 1e9})  # how long it took is not known: it compiled
   assert throughput.report() == {}
+  throughput.lap({'step': 10})
+  throughput.lap({'step': 20})
+  assert throughput.report() == {
+    'seconds/step': 3.0,
+    'tokens_per_second/step': 5.0,
+  }
+  throughput.lap({'step': 7})
+  assert throughput.report()['tokens_per_second/step'] == 7.0
+  assert throughput.report() == {}
+
+
+def test_what_is_done_between_steps_is_not_their_time():
+  throughput = clocked(0.0, 1.0, 50.0, 52.0)
+  throughput.lap({'step': 1})
+  throughput.lap({'step': 8})
+  throughput.restart()  # after an evaluation
+  throughput.lap({'step': 16})
+  assert throughput.report() == {
+    'seconds/step': 1.5,
+    'tokens_per_second/step': 8.0,
+  }
+
+
+def test_phases_are_means_over_the_steps():
+  throughput = clocked(0.0, 9.0, 9.0, *(9.0, 11.0, 11.0, 14.0, 15.0))
+  with throughput.phase('rollout'):
+    pass  # compiles
+  throughput.lap({'rollout': 1e9, 'step': 1e9})
+  for _ in range(2):  # as often as a step has updates
+    with throughput.phase('update'):
+      pass
+  throughput.lap({'update': 10, 'rollout': 0, 'step': 12})
+  assert throughput.report() == {
+    'seconds/update': 5.0,
+    'tokens_per_second/update': 2.0,
+    'seconds/step': 6.0,
+    'tokens_per_second/step': 2.0,
+  }
 
 
 @pytest.mark.parametrize('terminal', [True, False])
