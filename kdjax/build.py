@@ -164,6 +164,7 @@ class Run:
       updates_per_rollout=c.updates_per_rollout,
       behaviour_sync=c.behaviour_sync,
       micro_batch=c.micro_batch_size or None,
+      chunk_size=c.chunk_size or None,
       measure_every=c.log_every,
     )
 
@@ -186,6 +187,10 @@ class Run:
     return feed.train_iterator(
       self.config, self.task, self.objective, self.vocabulary
     )
+
+  def train_pairs(self) -> Any:
+    """Returns the same, each batch with the one after it."""
+    return pipeline.Ahead(self.train_iterator())
 
   def batches(
     self, examples: data.Examples, rows: int

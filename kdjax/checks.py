@@ -116,6 +116,7 @@ def _policy_problems(c: Config, name: str, goal: Objective) -> list[str]:
   """Samples of another policy than terms take them for, or than are drawn."""
   found = []
   settings = {
+    'rollout_ahead': c.rollout_ahead,
     'behaviour_sync': c.behaviour_sync,
     'teacher_mix': c.teacher_mix,
     'updates_per_rollout': c.updates_per_rollout - 1,
@@ -134,6 +135,11 @@ def _policy_problems(c: Config, name: str, goal: Objective) -> list[str]:
   if idle and not any(draw.sampled for draw in goal.draws()):
     found.append(
       f'{idle} do nothing: recipe {name!r} draws nothing from the student'
+    )
+  if c.rollout_ahead and not goal.steady:
+    found.append(
+      f'rollout_ahead=True: recipe {name!r} samples for another number of rows '
+      "at every step: make its fraction constant and its coin 'example'"
     )
   return found
 

@@ -1,6 +1,7 @@
 """What a run shows and leaves: samples, table, plot, and the student."""
 
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -24,12 +25,14 @@ class Validation:
     self._run = run
     c = run.config.eval
     self._examples = run.examples(c.split, c.examples)
-    self._teacher = None
-    if run.teacher is not None:
-      # Once is enough: it doesn't change.
-      self._teacher = _evaluate(
-        run, 'teacher', run.teacher_params, self._examples
-      )
+
+  @functools.cached_property
+  def _teacher(self) -> evaluation.Result | None:
+    """Scored once: it doesn't change."""
+    run = self._run
+    if run.teacher is None:
+      return None
+    return _evaluate(run, 'teacher', run.teacher_params, self._examples)
 
   def __call__(self, step: int, params: Any) -> tuple[dict[str, float], str]:
     """Returns the student's scores by name, and samples side by side."""

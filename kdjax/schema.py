@@ -70,6 +70,8 @@ class Model:
     dtype: what matrices are multiplied in; parameters are float32.
     scan: scan over layers: compiles faster, decodes slower.
     remat: recompute layers in the backward pass: less memory.
+    attention: 'cudnn' is for bfloat16 on NVIDIA GPUs; see
+      `layers.choose_attention` for where it serves.
     dropout: rate while training.
     layers: keeps so many layers of what `path` names, by stack, such as
       `{'encoder': 3, 'decoder': 1}`; see `models.copy_layers`.
@@ -82,6 +84,7 @@ class Model:
   dtype: str = _choice('float32', 'float32', 'bfloat16')
   scan: bool = False
   remat: bool = False
+  attention: str = _choice('plain', 'plain', 'xla', 'cudnn')
   dropout: float = _within(0.0, 0, 1, '[)')
 
 
@@ -91,6 +94,8 @@ class Sampling:
 
   Attributes:
     samples_per_prompt: responses to each prompt.
+    dtype: what weights are cast to for it, once a rollout; empty for the
+      model's own. In 'bfloat16' an accelerator reads half the bytes a token.
   """
 
   temperature: float = _at_least(1.0, 0.0)
@@ -100,6 +105,7 @@ class Sampling:
   min_new_tokens: int = _at_least(0, 0)
   samples_per_prompt: int = _at_least(1, 1)
   block: int = _at_least(8, 1)
+  dtype: str = _choice('', '', 'float32', 'bfloat16')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,9 +227,17 @@ class Config:
     steps: batches, each with `updates_per_rollout` updates.
     batch_size: rows of a batch, over all hosts.
     micro_batch_size: prompts whose gradients are computed at a time (0: all).
+    chunk_size: tokens whose logits are held at a time (0: as many as fit
+      `losses.chunks.CHUNK_BYTES`).
     max_skipped: consecutive non-finite updates after which a run stops.
     log_every: steps between lines of metrics.
+    time_phases: time sampling, scoring and learning one by one, each waited
+      for: slower, and a line of metrics says where the time goes.
+    profile: steps to trace into `<workdir>/profile`, such as '100' or
+      '100-104'; see `config.profiled`.
     updates_per_rollout: updates on each batch of responses.
+    rollout_ahead: sample the rollouts of the next step while this one learns:
+      they are by parameters one step old.
     behaviour_sync: steps between copies of the student into the policy that
       rollouts are sampled from (0: the student itself).
     teacher_mix: α, where rollouts are sampled from αp + (1 - α)q.
@@ -245,9 +259,13 @@ class Config:
   steps: int = _at_least(1000, 1)
   batch_size: int = _at_least(32, 1)
   micro_batch_size: int = _at_least(0, 0)
+  chunk_size: int = _at_least(0, 0)
   max_skipped: int = _at_least(10, 1)
   log_every: int = _at_least(20, 1)
+  time_phases: bool = False
+  profile: str = ''
   updates_per_rollout: int = _at_least(1, 1)
+  rollout_ahead: bool = False
   behaviour_sync: int = _at_least(0, 0)
   teacher_mix: float = _within(0.0, 0, 1, '[)')
   recipe: Mapping[str, Any] = _section()

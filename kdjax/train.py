@@ -1,21 +1,33 @@
 """The host loop: build, resume, step, log, evaluate, save. Nothing numeric."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import logging
 import pathlib
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from kdjax import build, checkpoints, metrics, report, state, types
-from kdjax.config import HARMLESS, Config
+from kdjax import (
+  build,
+  checkpoints,
+  metrics,
+  profiling,
+  report,
+  state,
+  types,
+)
+from kdjax.config import HARMLESS, Config, profiled
 
 logger = logging.getLogger(__name__)
+
+# A part of a step on the host's timeline, for profiles.
+_annotate = jax.profiler.TraceAnnotation
 
 
 def train(config: Config, workdir: str) -> None:
@@ -48,9 +60,12 @@ class Trainer:
     self.run, self.config, self.workdir = run, c, pathlib.Path(workdir)
     self.program = run.program()
     run.rehearse(self.program, next(run.train_iterator()))
-    self.data = run.train_iterator()
+    self.data = run.train_pairs() if c.rollout_ahead else run.train_iterator()
     self.validation = report.Validation(run) if c.eval.every else None
     self.throughput = metrics.Throughput()
+    self.profiler = profiling.Profiler(
+      profiled(c.profile), self.workdir / 'profile', self._drain
+    )
     self.pending: Any = None
     self.totals: Any = None
 
@@ -62,11 +77,30 @@ class Trainer:
       current, start = self._resume()
       self.writer = metrics.Writer(self.workdir, start + 1 if start else 0)
       stack.enter_context(contextlib.closing(self.writer))
-      if not start:
-        self._evaluate(0, current)
+      with self._compiling(current, start):
+        if not start:
+          self._evaluate(0, current)
       current = self._loop(start, current)
       self.checkpoints.wait()
       return self._chosen(current)
+
+  @contextlib.contextmanager
+  def _compiling(self, current: state.State, start: int) -> Iterator[None]:
+    """Compiles the step while the first evaluation runs."""
+    batch = following = self._place(next(self.run.train_iterator()))
+    if not self.config.rollout_ahead:
+      following = None
+
+    def compile_step():
+      with jax.set_mesh(self.run.mesh):
+        self.program.compile(
+          current, self.run.frozen, batch, self._rollouts(start), following
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+      ready = pool.submit(compile_step)
+      yield
+      ready.result()
 
   def _loop(self, start: int, current: state.State) -> state.State:
     steps = self.config.steps
@@ -74,9 +108,11 @@ class Trainer:
       Interruption() as interruption,
       metrics.progress_bar(steps, start) as bar,
       logging_redirect_tqdm([logging.getLogger('kdjax')]),
+      contextlib.closing(self.profiler),
     ):
       for done in range(start + 1, steps + 1):
-        current = self._step(done, current)
+        with self.profiler.step(done):
+          current = self._step(done, current)
         bar.update()
         stop = interruption.signal if done < steps else None
         save = stop or done == steps or self.checkpoints.due(done)
@@ -84,6 +120,7 @@ class Trainer:
           self._drain()
           found = self._evaluate(done, current)
           self.checkpoints.save(done, current, self.data, found)
+          self.throughput.restart()
         if stop:
           self.checkpoints.wait()
           logger.warning(
@@ -97,6 +134,11 @@ class Trainer:
   def _resume(self) -> tuple[state.State, int]:
     """Returns the latest checkpoint's state and step, or a fresh one and 0."""
     fresh = self.run.initial_state()
+    if self.config.rollout_ahead:
+      first = self._place(next(self.run.train_iterator()))
+      fresh = self.program.ahead(
+        fresh, self.run.frozen, first, self._rollouts(0)
+      )
     self.template = checkpoints.abstract(fresh)
     if self.checkpoints.latest is None:
       return fresh, 0
@@ -107,23 +149,27 @@ class Trainer:
 
   def _step(self, done: int, current: state.State) -> state.State:
     """Dispatches one update, and reads the metrics of the one before."""
-    batch = self._place(next(self.data))
-    rows = self.run.objective.rollout_rows(
-      done - 1, self.config.batch_size, self.config.seed
-    )
-    log = done % self.config.log_every == 0 or done == self.config.steps
-    options = {}
-    if log:
-      jax.block_until_ready(current)  # the update before isn't this one's time
+    with _annotate('batch'):
+      batch, options = next(self.data), {}
+      if self.config.rollout_ahead:
+        batch, following = batch
+        options['following'] = self._place(following)
+      batch = self._place(batch)
+    if self.config.time_phases:
+      self._drain()  # the phases of the step before end with it
       options['around'] = self._timed
-    current, found = self.program.update(
-      current, self.run.frozen, batch, rows, **options
-    )
-    if log:
-      self._count_tokens(found)
+    with _annotate('dispatch'):
+      current, found = self.program.update(
+        current, self.run.frozen, batch, self._rollouts(done - 1), **options
+      )
     self._drain()
-    self.pending = done, log, found
+    self.pending = done, found
     return current
+
+  def _rollouts(self, step: int) -> int:
+    """Returns how many rows the student responds to."""
+    c = self.config
+    return self.run.objective.rollout_rows(step, c.batch_size, c.seed)
 
   def _place(self, batch: types.Batch) -> types.Batch:
     """Puts a batch on the devices; references stay on the host."""
@@ -136,26 +182,32 @@ class Trainer:
 
   def _timed(self, phase: str, run: Callable[[], Any]) -> Any:
     """Runs a phase of a step and waits for it, so that its time is its own."""
-    with self.throughput.phase(phase):
+    with _annotate(phase), self.throughput.phase(phase):
       return jax.block_until_ready(run())
 
-  def _count_tokens(self, found: Any) -> None:
-    tokens = found['tokens'][0]
-    once = tokens / self.config.updates_per_rollout
-    lengths = [v[0] for k, v in found.items() if k.endswith('/length')]
-    for phase, count in (
-      ('rollout', sum(lengths)),
-      # The teacher reads once what is learned from several times.
-      ('teacher', once if self.run.frozen else 0),
-      ('update', tokens),
-    ):
-      self.throughput.count(phase, count)
+  def _tokens(self, found: Any) -> dict[str, float]:
+    """Returns how many tokens each phase of a step was about."""
+    learned = float(found['tokens'][0])
+    sampled = sum(
+      float(v[0]) for k, v in found.items() if k.endswith('/length')
+    )
+    # The teacher reads once what is learned from several times.
+    read = learned / self.config.updates_per_rollout if self.run.frozen else 0
+    return {
+      'rollout': sampled,
+      'teacher': read,
+      'update': learned,
+      'step': learned,
+    }
 
   def _drain(self) -> None:
     """Takes in the metrics of the last dispatched step."""
     if self.pending is None:
       return
-    (done, log, found), self.pending = self.pending, None
+    (done, found), self.pending = self.pending, None
+    with _annotate('metrics'):
+      found = jax.device_get(found)
+    self.throughput.lap(self._tokens(found))
     latest = {k: found.pop(k) for k in ('skipped', 'consecutive_skipped')}
     in_a_row = int(latest['consecutive_skipped'][0])
     if in_a_row >= self.config.max_skipped:
@@ -165,7 +217,7 @@ class Trainer:
         f'max_skipped={self.config.max_skipped}. The checkpoints are intact.'
       )
     self.totals = metrics.accumulate(self.totals, found)
-    if log:
+    if done % self.config.log_every == 0 or done == self.config.steps:
       means = metrics.summarize({**self.totals, **latest})
       self.writer.write(done, {**means, **self.throughput.report()})
       logger.info('step %d: loss %.4f', done, means['loss'])

@@ -32,6 +32,8 @@ ROOMS = {
   'schema': '',
   'config': 'schema',
   'memory': '',
+  'compilation': '',
+  'profiling': '',
   'metrics': '',
   'checkpoints': '',
   'partitioning': '',
@@ -51,8 +53,8 @@ ROOMS = {
   'optimizers partitioning recipes rewards roles state step',
   'generate': 'build config data metrics models.api sampling',
   'report': 'build checkpoints config data evaluation metrics models roles',
-  'train': 'build checkpoints config evaluation metrics report state',
-  'main': 'checks generate report train',
+  'train': 'build checkpoints config evaluation metrics profiling report state',
+  'main': 'checks compilation generate report train',
 }
 
 # All that some rooms import from outside, so that each is of use on its own.

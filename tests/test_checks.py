@@ -293,6 +293,7 @@ def test_samples_of_another_policy_are_not_taken_for_its_own(tiny):
   recipe = {'name': 'gkd_rl', 'reward': 'exact_match'}
   for setting in (
     {'behaviour_sync': 5},
+    {'rollout_ahead': True},
     {'teacher_mix': 0.2},
     {'updates_per_rollout': 2},
   ):
@@ -310,6 +311,15 @@ def test_settings_that_do_nothing_are_refused(tiny):
     )
   )
   assert "['behaviour_sync', 'sampling.samples_per_prompt'] do nothing" in found
+
+
+def test_rollouts_ahead_are_as_many_at_every_step(tiny):
+  scheduled = {'kind': 'linear', 'start': 0.0, 'end': 1.0, 'steps': 9}
+  for changed in ({'lam': scheduled}, {'lam': 0.5, 'coin': 'batch'}):
+    recipe = {'name': 'gkd', **changed}
+    found = problems(tiny(recipe=recipe, rollout_ahead=True))
+    assert 'rollout_ahead=True' in found
+  checks.validate(tiny(recipe={'name': 'gkd', 'lam': 0.5}, rollout_ahead=True))
 
 
 def test_layers_are_matched_on_one_prompt(tiny):

@@ -1,6 +1,7 @@
 """Tests of the training loop: what it writes, and that kills don't show."""
 
 import dataclasses
+import gzip
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import build, checks, metrics, report, train
+from kdjax import build, checks, metrics, report, step, train
 
 
 def weights(workdir):
@@ -42,9 +43,9 @@ def test_metrics_hold_losses_divergences_lengths_and_rates(finished):
     assert 1 <= line['rollout/length'] <= 6
     assert 0 <= line['rollout/eos_fraction'] <= 1
     assert line['skipped'] == line['consecutive_skipped'] == 0
-    for phase in ('rollout', 'teacher', 'update'):
-      assert line[f'seconds/{phase}'] > 0
-      assert line[f'tokens_per_second/{phase}'] > 0
+    assert line['seconds/step'] > 0
+    assert line['tokens_per_second/step'] > 0
+    assert 'seconds/update' not in line
   assert logged[-1]['forward_kl'] < logged[0]['forward_kl']
 
 
@@ -226,3 +227,77 @@ def test_training_leaves_the_first_parameters_alone(tiny, tmp_path):
   with report.open_checkpoints(run, tmp_path) as saved:
     assert saved.latest == 2, 'the last step is saved, whatever `every` says'
   assert [line['step'] for line in metrics.read(tmp_path)] == [2]
+
+
+def short(tiny, **changes):
+  return checks.validate(
+    tiny(steps=6, eval__every=0, checkpoint__export='last', **changes)
+  )
+
+
+def trained(config, workdir):
+  run = build.build(config)
+  with jax.set_mesh(run.mesh):
+    return train.Trainer(run, str(workdir)).train()['student']
+
+
+def test_metrics_are_read_a_step_late_and_nothing_waits(
+  tiny, tmp_path, monkeypatch
+):
+  run = build.build(short(tiny, checkpoint__every=6))
+  happened, outputs = [], []
+
+  def dispatch(self, *args, **kwargs):
+    happened.append(('dispatch', len(outputs) + 1))
+    outputs.append(update(self, *args, **kwargs))
+    return outputs[-1]
+
+  def fetch(tree):
+    steps = [i for i, (_, found) in enumerate(outputs, 1) if tree is found]
+    happened.extend(('fetch', step) for step in steps)
+    return device_get(tree)
+
+  update, device_get = step.Program.update, jax.device_get
+  monkeypatch.setattr(step.Program, 'update', dispatch)
+  with jax.set_mesh(run.mesh):
+    trainer = train.Trainer(run, str(tmp_path))
+    with monkeypatch.context() as patch:
+      patch.setattr(jax, 'device_get', fetch)
+      patch.delattr(jax, 'block_until_ready')
+      trainer.train()
+  late = [[('dispatch', i + 1), ('fetch', i)] for i in range(1, 6)]
+  assert happened == [('dispatch', 1), *sum(late, []), ('fetch', 6)]
+
+
+def test_a_profile_holds_its_steps_and_changes_nothing(tiny, tmp_path):
+  plain = trained(short(tiny), tmp_path / 'plain')
+  config = short(tiny, profile='3-4', time_phases=True)
+  traced = trained(config, tmp_path / 'traced')
+  jax.tree.map(np.testing.assert_array_equal, traced, plain)
+  (path,) = (tmp_path / 'traced' / 'profile').rglob('*.trace.json.gz')
+  events = json.loads(gzip.decompress(path.read_bytes()))['traceEvents']
+  names = [event.get('name') for event in events]
+  steps = [e['args']['step_num'] for e in events if e.get('name') == 'step']
+  assert sorted(steps) == ['3', '4']
+  for part in ('batch', 'dispatch', 'rollout', 'teacher', 'update'):
+    assert names.count(part) == 2, part
+  assert not (tmp_path / 'plain' / 'profile').exists()
+
+
+def test_a_profile_is_written_where_a_run_stops_within_it(tiny, tmp_path):
+  config = short(tiny, profile='2-6', max_skipped=3)
+  run = build.build(config)
+  broken = jax.tree.map(lambda x: x * np.nan, run.student_params)
+  run = dataclasses.replace(run, student_params=broken)
+  with jax.set_mesh(run.mesh), pytest.raises(FloatingPointError):
+    train.Trainer(run, str(tmp_path)).train()
+  assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+
+
+def test_phases_are_timed_where_asked_for(tiny, tmp_path):
+  trained(short(tiny, time_phases=True, log_every=3), tmp_path)
+  for line in lines(tmp_path):
+    phases = [line[f'seconds/{x}'] for x in ('rollout', 'teacher', 'update')]
+    assert min(phases) > 0 and sum(phases) < line['seconds/step']
+    for phase in ('rollout', 'teacher', 'update', 'step'):
+      assert line[f'tokens_per_second/{phase}'] > 0

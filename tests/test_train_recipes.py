@@ -40,7 +40,8 @@ def stale(tiny_data):
   """Everything that a state can hold, at once: LLMR beside adversarial layers.
 
   A behaviour policy, parameters of a term's own, a second task, several updates
-  on each rollout, and a teacher that answers online.
+  on each rollout, rollouts that wait for the next step, and a teacher that
+  answers online.
   """
   return {
     'recipe': {
@@ -65,6 +66,7 @@ def stale(tiny_data):
       }
     },
     'behaviour_sync': 3,
+    'rollout_ahead': True,
     'updates_per_rollout': 2,
     'task__teacher_responses': 'online',
   }

@@ -110,6 +110,39 @@ class Joint:
       each.set_state(state[name])
 
 
+class Ahead:
+  """Batches, each with the one after it.
+
+  An iterator like the one it is made of: its state is the position after the
+  first of the two, so that what goes on from it misses none.
+  """
+
+  def __init__(self, iterator: Any):
+    self._iterator = iterator
+    self._position = iterator.get_state()
+    self._following: types.Batch | None = None
+
+  def __iter__(self) -> 'Ahead':
+    return self
+
+  def __next__(self) -> tuple[types.Batch, types.Batch]:
+    batch = self._following
+    if batch is None:
+      batch = next(self._iterator)
+    self._position = self._iterator.get_state()
+    self._following = next(self._iterator)
+    return batch, self._following
+
+  def get_state(self) -> Any:
+    """Returns the position after the last pair's first batch."""
+    return self._position
+
+  def set_state(self, state: Any) -> None:
+    """Goes on from a position."""
+    self._iterator.set_state(state)
+    self._position, self._following = state, None
+
+
 def eval_batches(
   examples: examples_lib.Examples,
   batch_size: int,

@@ -244,6 +244,8 @@ class Evaluator:
       for source, prefix in (('gold', gold), ('student', response)):
         if prefix is None:
           continue
+        # Gold has no log-probabilities: one program serves both.
+        prefix = types.Response(prefix.tokens, prefix.mask)
         found = distribution.sequence_divergences(
           self.model,
           params,

@@ -1,6 +1,6 @@
 """Language models behind one protocol (`api.LanguageModel`)."""
 
-from kdjax.models.api import Head, LanguageModel, logprobs
+from kdjax.models.api import Head, LanguageModel, cast, logprobs
 from kdjax.models.copying import copy_layers
 from kdjax.models.mixtures import mixture
 from kdjax.models.pretrained import (
@@ -13,6 +13,7 @@ from kdjax.models.pretrained import (
 __all__ = [
   'Head',
   'LanguageModel',
+  'cast',
   'copy_layers',
   'count_parameters',
   'from_config',

@@ -5,6 +5,7 @@ decoder-only one, and nobody shifts labels by hand: `hidden[:, t]` predicts
 `response[:, t]`.
 """
 
+import dataclasses
 from typing import Any, Protocol
 
 import jax
@@ -80,6 +81,29 @@ class LanguageModel(Protocol):
     self, params: Params, state: DecodeState, tokens: jax.Array
   ) -> tuple[jax.Array, DecodeState]:
     """Reads tokens [B, N]; returns logits [B, N, V] for what follows each."""
+
+
+def cast(
+  model: LanguageModel, params: Params, dtype: Any
+) -> tuple[LanguageModel, Params]:
+  """Returns a model that computes in `dtype`, and its parameters in it.
+
+  Raises:
+    TypeError: the model has no `config` with a dtype.
+  """
+  config = getattr(model, 'config', None)
+  if not hasattr(config, 'dtype'):
+    raise TypeError(
+      f'{type(model).__name__} has no config.dtype to set to {dtype}; it '
+      'computes in what it was made for'
+    )
+
+  def convert(x):
+    return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+  config = dataclasses.replace(config, dtype=jnp.dtype(dtype))
+  model = dataclasses.replace(model, config=config)
+  return model, jax.tree.map(convert, params)
 
 
 def logprobs(

@@ -132,6 +132,12 @@ class Objective:
     terms = [term for term in self.terms if task in (None, term.task)]
     return set().union(*(term.sources() for term in terms))
 
+  @property
+  def steady(self) -> bool:
+    """Whether the student responds to equally many rows at every step."""
+    draws = [draw for draw in self.draws() if len(draw.mixture()) > 1]
+    return not any(draw.scheduled or draw.coin == 'batch' for draw in draws)
+
   def sampled(self, task: str) -> tuple[str, ...]:
     """Returns the sources that the student must sample to a task's prompts."""
     draws = [draw for draw in self.draws() if draw.task == task]

@@ -1,39 +1,101 @@
-"""The jitted step, and the host's part of it."""
+"""The jitted step: one program, or one a phase."""
 
 import dataclasses
 import functools
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from kdjax import rewards, types
+from kdjax import types
 from kdjax.models import api
 from kdjax.state import State
+from kdjax.step import host_rewards
 from kdjax.step.learn import Scored, learn, term_weights, terms
-from kdjax.step.rollout import of_task, rollout
+from kdjax.step.rollout import rollout
 from kdjax.step.score import Judged, score
 from kdjax.step.settings import Metrics, Settings
+from kdjax.step.whole import policy, total, whole
 
 # Runs a phase of a step; a trainer may time it.
 Around = Callable[[str, Callable[[], Any]], Any]
 
 
 class Program:
-  """The jitted step. Compiles once for each number of rollout rows."""
+  """The jitted step, which one dispatch runs.
+
+  It is a program a phase where the host computes rewards or times the phases,
+  and where the number of rollouts changes: the rollout alone is then compiled
+  for each.
+  """
 
   def __init__(self, settings: Settings):
     """Raises ValueError where a loss reads a model that there isn't."""
     _check(settings)
     self.settings = settings
+    self.fused = not settings.host_rewards and settings.objective.steady
     self._rollout = jax.jit(
       functools.partial(rollout, settings), static_argnames='rows'
     )
     self._score = jax.jit(functools.partial(score, settings))
     self._learn = None
+    self._whole = None
+
+  def update(
+    self,
+    state: State,
+    frozen: Mapping[str, api.Params],
+    batch: types.Batch,
+    rows: int,
+    following: types.Batch | None = None,
+    around: Around | None = None,
+  ) -> tuple[State, Metrics]:
+    """One step: `(state, frozen, batch) -> (state, metrics)`.
+
+    Args:
+      state: taken over (donated).
+      frozen: parameters by name: 'teacher', 'reference' and 'reward', where a
+        loss reads them.
+      batch: on the devices; references, where a reward reads them, on the host.
+      rows: rollouts to sample, from `Objective.rollout_rows`.
+      following: the next step's batch, where the state holds this one's
+        rollouts (see `ahead`): it is the next one's that are sampled.
+      around: called with the name of each phase and a function that runs it.
+    """
+    if self.fused and around is None:
+      run, args = self._whole_step(state, frozen, batch, rows, following)
+      return run(*args)
+    around = around or (lambda phase, run: run())
+    return self._phases(state, frozen, batch, rows, following, around)
+
+  def compile(
+    self,
+    state: State,
+    frozen: Mapping[str, api.Params],
+    batch: types.Batch,
+    rows: int,
+    following: types.Batch | None = None,
+  ) -> None:
+    """Compiles what `update` will run, where that is one program."""
+    if self.fused:
+      run, args = self._whole_step(state, frozen, batch, rows, following)
+      run.lower(*args).compile()
+
+  def ahead(
+    self,
+    state: State,
+    frozen: Mapping[str, api.Params],
+    batch: types.Batch,
+    rows: int,
+  ) -> State:
+    """Samples the rollouts of the first batch, for the state to hold.
+
+    From then on each step samples for the next while it learns: by parameters
+    that are one step old when they are learned from.
+    """
+    sampled = self.rollout(state, frozen, batch, rows)
+    return dataclasses.replace(state, pending_rollout=sampled)
 
   def rollout(
     self,
@@ -41,14 +103,13 @@ class Program:
     frozen: Mapping[str, api.Params],
     batch: types.Batch,
     rows: int,
+    steps_ahead: int = 0,
   ) -> tuple[tuple[types.Response, ...], Metrics]:
     """Jitted `rollout`, by the behaviour policy where there is one."""
-    params = state.params['student']
-    if state.behaviour is not None:
-      params = state.behaviour
     teacher = frozen.get('teacher') if _samples_teacher(self.settings) else None
+    step = state.step + steps_ahead
     return self._rollout(
-      params, teacher, _bare(batch), state.step, state.key, rows=rows
+      policy(state), teacher, bare(batch), step, state.key, rows=rows
     )
 
   def judge(
@@ -59,58 +120,7 @@ class Program:
     Raises:
       ValueError: a reward isn't one finite number a response.
     """
-    goal, found = self.settings.objective, []
-    for draw, response in zip(goal.draws(), responses):
-      names = sorted(goal.rewards(draw) & self.settings.host_rewards)
-      part = of_task(batch, draw.task)
-      found.append(self._judge(names, part, response) if names else {})
-    return tuple(found)
-
-  def try_rewards(
-    self,
-    prompt: types.Prompt,
-    response: types.Response,
-    references: Sequence[Sequence[str]],
-  ) -> None:
-    """Calls the rewards of the caller's on a few responses.
-
-    Raises:
-      ValueError: one of them isn't one finite number a response.
-    """
-    batch = types.Batch(prompt, references=references or None)
-    if self.settings.host_rewards:
-      self._judge(sorted(self.settings.host_rewards), batch, response)
-    for name, reward in self.settings.rewards.items():
-      if isinstance(reward, rewards.Traced):
-        values = np.asarray(reward.function(prompt, response))
-        if not np.isfinite(values).all():
-          raise ValueError(f'reward {name!r} gives {values}: it must be finite')
-
-  def _judge(
-    self, names: list[str], batch: types.Batch, response: types.Response
-  ) -> Judged:
-    prompt, response = jax.device_get((batch.prompt, response))
-    group = response.tokens.shape[0] // prompt.tokens.shape[0]
-
-    def texts(tokens, mask):
-      rows = zip(np.asarray(tokens), np.asarray(mask))
-      return [self.settings.decode(row[kept].tolist()) for row, kept in rows]
-
-    references = batch.references or [()] * prompt.tokens.shape[0]
-    given = [x for x in texts(prompt.tokens, prompt.mask) for _ in range(group)]
-    gold = [tuple(x) for x in references for _ in range(group)]
-    said = texts(response.tokens, response.mask)
-    return {
-      name: rewards.judge(
-        name,
-        self.settings.rewards[name],
-        given,
-        said,
-        gold,
-        response.tokens.shape[1],
-      )
-      for name in names
-    }
+    return host_rewards.judge(self.settings, batch, responses)
 
   def score(
     self,
@@ -125,7 +135,7 @@ class Program:
     return self._score(
       state.params['student'],
       self._models(frozen),
-      _bare(batch),
+      bare(batch),
       responses,
       judged,
       state.step,
@@ -141,52 +151,14 @@ class Program:
   ) -> tuple[State, Metrics]:
     """Jitted `learn`; takes the state over, returns the next sharded alike."""
     if self._learn is None:
-      # Left to XLA, some arrays come back sharded otherwise, and the next step
-      # is compiled anew.
-      shardings = jax.tree.map(
-        lambda x: x.sharding if getattr(x, 'committed', False) else None,
-        state,
-      )
       self._learn = jax.jit(
         functools.partial(learn, self.settings),
         static_argnames='parts',
         donate_argnums=0,
-        out_shardings=(shardings, None),
+        out_shardings=(_shardings(state), None),
       )
     teacher = frozen.get('teacher')
     return self._learn(state, teacher, scored, parts=parts, update=update)
-
-  def update(
-    self,
-    state: State,
-    frozen: Mapping[str, api.Params],
-    batch: types.Batch,
-    rows: int,
-    around: Around = lambda phase, run: run(),
-  ) -> tuple[State, Metrics]:
-    """One step: `(state, frozen, batch) -> (state, metrics)`.
-
-    Args:
-      state: taken over (donated).
-      frozen: parameters by name: 'teacher', 'reference' and 'reward', where a
-        loss reads them.
-      batch: on the devices; references, where a reward reads them, on the host.
-      rows: rollouts to sample, from `Objective.rollout_rows`.
-      around: called with the name of each phase and a function that runs it.
-    """
-    parts = self.settings.micro_batches(batch)
-    responses, metrics = around(
-      'rollout', lambda: self.rollout(state, frozen, batch, rows)
-    )
-    judged = around('reward', lambda: self.judge(batch, responses))
-    scored, more = around(
-      'teacher', lambda: self.score(state, frozen, batch, responses, judged)
-    )
-    metrics |= more
-    state, found = around(
-      'update', lambda: self._updates(state, frozen, scored, parts)
-    )
-    return state, metrics | found
 
   def rehearse(
     self,
@@ -206,11 +178,11 @@ class Program:
     Raises:
       ValueError: the models, responses and rewards don't fit the terms.
     """
-    settings, bare = self.settings, _bare(batch)
+    settings, given = self.settings, bare(batch)
     step, key = jnp.int32(0), jax.random.key(0)
     teacher = frozen.get('teacher') if _samples_teacher(settings) else None
     responses, _ = self._rollout.eval_shape(
-      params['student'], teacher, bare, step, key, rows=rows
+      params['student'], teacher, given, step, key, rows=rows
     )
     judged = [
       {
@@ -222,7 +194,7 @@ class Program:
     scored, _ = self._score.eval_shape(
       params['student'],
       self._models(frozen),
-      bare,
+      given,
       responses,
       tuple(judged),
       step,
@@ -235,30 +207,95 @@ class Program:
 
     jax.eval_shape(loss, params, teacher, scored)
 
+  def try_rewards(
+    self,
+    prompt: types.Prompt,
+    response: types.Response,
+    references: Sequence[Sequence[str]],
+  ) -> None:
+    """Calls the rewards of the caller's on a few responses.
+
+    Raises:
+      ValueError: one of them isn't one finite number a response.
+    """
+    host_rewards.rehearse(self.settings, prompt, response, references)
+
   def _models(self, frozen: Mapping[str, Any]) -> dict[str, Any]:
     names = self.settings.objective.models()
     return {k: v for k, v in frozen.items() if k in names}
 
-  def _updates(
+  def _whole_step(
+    self,
+    state: State,
+    frozen: Mapping[str, Any],
+    batch: types.Batch,
+    rows: int,
+    following: types.Batch | None,
+  ) -> tuple[Any, tuple[Any, ...]]:
+    """Returns the jitted function of a whole step, and its arguments."""
+    if self._whole is None:
+      self._whole = jax.jit(
+        functools.partial(whole, self.settings),
+        static_argnums=(0, 5),
+        donate_argnums=1,
+        out_shardings=(_shardings(state), None),
+      )
+    models = self._models(frozen)
+    if _samples_teacher(self.settings):
+      models['teacher'] = frozen['teacher']
+    parts = self.settings.micro_batches(batch)
+    following = None if following is None else bare(following)
+    return self._whole, (parts, state, models, bare(batch), following, rows)
+
+  def _phases(
     self,
     state: State,
     frozen: Mapping[str, api.Params],
-    scored: Scored,
-    parts: int,
+    batch: types.Batch,
+    rows: int,
+    following: types.Batch | None,
+    around: Around,
   ) -> tuple[State, Metrics]:
-    """All updates on one batch of responses; sums of their metrics."""
-    total = None
-    for update in range(self.settings.updates_per_rollout):
-      state, found = self.learn(state, frozen, scored, parts, update)
-      latest = {k: found.pop(k) for k in ('skipped', 'consecutive_skipped')}
-      total = jax.tree.map(operator.add, total, found) if total else found
-    return state, total | latest
+    """A step phase by phase."""
+    parts, pending = self.settings.micro_batches(batch), state.pending_rollout
+    asked, ahead = (batch, 0) if pending is None else (following, 1)
+    sampled = around(
+      'rollout', lambda: self.rollout(state, frozen, asked, rows, ahead)
+    )
+    responses, metrics = pending or sampled
+    current = dataclasses.replace(state, pending_rollout=None)
+    judged = around('reward', lambda: self.judge(batch, responses))
+    scored, more = around(
+      'teacher', lambda: self.score(current, frozen, batch, responses, judged)
+    )
+
+    def updates(state, found):
+      for update in range(self.settings.updates_per_rollout):
+        state, latest = self.learn(state, frozen, scored, parts, update)
+        found.append(latest)
+      return state, total(found)
+
+    current, found = around('update', lambda: updates(current, []))
+    waits = sampled if pending else None
+    current = dataclasses.replace(current, pending_rollout=waits)
+    return current, {**metrics, **more, **found}
 
 
-def _bare(batch: types.Batch) -> types.Batch:
-  """The batch without what stays on the host."""
-  tasks = {name: _bare(part) for name, part in batch.tasks.items()}
+def bare(batch: types.Batch) -> types.Batch:
+  """Returns the batch without what stays on the host."""
+  tasks = {name: bare(part) for name, part in batch.tasks.items()}
   return dataclasses.replace(batch, references=None, tasks=tasks)
+
+
+def _shardings(state: State) -> Any:
+  """Returns how the next state is to be sharded: like this one.
+
+  Left to XLA, some arrays come back otherwise, and the next step is compiled
+  anew.
+  """
+  return jax.tree.map(
+    lambda x: x.sharding if getattr(x, 'committed', False) else None, state
+  )
 
 
 def _samples_teacher(settings: Settings) -> bool:

@@ -116,7 +116,10 @@ def _answer(
     key = jax.random.fold_in(key, TEACHER)
   elif source == 'greedy':
     options = {**options, 'temperature': 0.0, 'samples_per_prompt': 1}
-  elif settings.teacher_mix:
+  options = dict(options)
+  if dtype := options.pop('dtype', ''):
+    model, params = models.cast(model, params, dtype)
+  if source == 'student' and settings.teacher_mix:
     model = models.mixture(settings.teacher, model, settings.teacher_mix)
     params = teacher_params, params
     prompt = (batch.teacher_prompts or (prompt,))[0], prompt

@@ -1,6 +1,7 @@
 """Batches hold every example once an epoch, in an order that can be resumed."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -65,6 +66,22 @@ def test_state_is_small_and_exact():
   assert ids(fresh, 6) == expected
   iterator.set_state(state)
   assert ids(iterator, 6) == expected
+
+
+def test_pairs_of_batches_go_on_where_the_first_of_them_ended():
+  make_pairs = lambda: pipeline.Ahead(
+    pipeline.train_iterator(make(), 3, seed=0, **SHAPE)
+  )
+  plain = pipeline.train_iterator(make(), 3, seed=0, **SHAPE)
+  order = ids(plain, 6)
+  pairs = make_pairs()
+  seen = [[each.example_id.tolist() for each in next(pairs)] for _ in range(3)]
+  assert seen == [[order[i], order[i + 1]] for i in range(3)]
+  state = json.loads(json.dumps(pairs.get_state()))
+  again = make_pairs()
+  next(again)
+  again.set_state(state)
+  assert [x.example_id.tolist() for x in next(again)] == order[3:5]
 
 
 @pytest.mark.parametrize('count', [12, 14])
