@@ -15,9 +15,6 @@ DIVERGENCES: Mapping[str, Callable[..., jax.Array]] = {
   'jsd': losses.generalized_jsd,
 }
 
-# At most this many logits of one model are held at a time: 256 MB in float32.
-_BLOCK = 2**26
-
 
 def check_names(names: Sequence[str]) -> None:
   """Raises ValueError for names that are not in DIVERGENCES."""
@@ -68,19 +65,17 @@ def sequence_divergences(
   )
   known = min(student.num_tokens, teacher.num_tokens)
 
-  def row(inputs):
-    student_hidden, teacher_hidden, mask = inputs
-    student_logits = student.head(student_params, student_hidden)[..., :known]
-    teacher_logits = teacher.head(teacher_params, teacher_hidden)[..., :known]
-    return {
-      name: losses.masked_sum(
-        DIVERGENCES[name](student_logits, teacher_logits), mask
-      )
-      for name in names
-    }
+  def each(student_logits, teacher_logits):
+    logits = student_logits, teacher_logits
+    return {name: DIVERGENCES[name](*logits) for name in names}
 
-  widest = max(student.vocab_size, teacher.vocab_size)
-  rows = max(1, _BLOCK // (response.tokens.shape[1] * widest))
-  sums = jax.lax.map(row, (*hidden, response.mask), batch_size=rows)
+  values = losses.chunked_values(
+    each,
+    hidden[0],
+    student.output_head(student_params).first(known),
+    hidden[1],
+    teacher.output_head(teacher_params).first(known),
+    mask=response.mask,
+  )
   count = response.mask.sum(-1).astype(jnp.float32)
-  return {name: (total, count) for name, total in sums.items()}
+  return {name: (x.sum(-1), count) for name, x in values.items()}
