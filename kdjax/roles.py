@@ -27,6 +27,7 @@ def load(
     'dtype': c.dtype,
     'scan': c.scan,
     'remat': c.remat,
+    'attention': c.attention,
     'dropout': c.dropout,
     'num_tokens': vocabulary.size,
   }
@@ -122,7 +123,9 @@ def _check_tokenizer(
   )
   if not any((folder / name).exists() for name in files):
     return
-  own = vocabularies.load(str(folder))
+  # The SentencePiece model says the same without transformers' slow import.
+  plain = folder / 'spiece.model'
+  own = vocabularies.load(str(plain if plain.exists() else folder))
   if own.fingerprint != vocabulary.fingerprint:
     raise ValueError(
       f"the {role} {path}'s tokenizer ({own.size} tokens) is not the task's, "

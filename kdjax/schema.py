@@ -109,6 +109,18 @@ class Sampling:
 
 
 @dataclasses.dataclass(frozen=True)
+class TeacherSampling(Sampling):
+  """How a teacher that responds online is sampled.
+
+  Attributes:
+    draft_tokens: how many the student drafts at a time, for the teacher to
+      accept or not (0: none); see `sampling.speculate`.
+  """
+
+  draft_tokens: int = _at_least(0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
 class Optimizer:
   """See `optimizers.OptimizerConfig`, which counts in updates.
 
@@ -173,6 +185,8 @@ class Generation:
     temperature: 0 is greedy.
     top_k: of sampling.
     top_p: of sampling.
+    draft_tokens: how many the student drafts at a time for the teacher (0:
+      none); see `sampling.speculate`.
     beams: above 1, beam search.
     length_penalty: of beam search.
   """
@@ -184,6 +198,7 @@ class Generation:
   temperature: float = _at_least(0.0, 0.0)
   top_k: int = _at_least(0, 0)
   top_p: float = _within(1.0, 0, 1, '(]')
+  draft_tokens: int = _at_least(0, 0)
   beams: int = _at_least(1, 1)
   length_penalty: float = 1.0
 
@@ -276,7 +291,7 @@ class Config:
   reference: Model = Model()
   reward: Model = Model()
   sampling: Sampling = Sampling()
-  teacher_sampling: Sampling = Sampling()
+  teacher_sampling: TeacherSampling = TeacherSampling()
   optimizer: Optimizer = Optimizer()
   auxiliary_optimizer: Optimizer = Optimizer()
   eval: Evaluation = Evaluation()

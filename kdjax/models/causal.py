@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,10 +13,8 @@ from kdjax.models import layers, rotary
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(layers.Runtime):
   """The shape of a decoder-only model, and how to run it.
-
-  `dtype` is what matrices are multiplied in; parameters stay float32.
 
   Attributes:
     norm: 'rms', 'rms_offset' (Gemma's `1 + scale`) or 'layer'.
@@ -72,9 +69,6 @@ class Config:
   embedding_dropout: float = 0.0
   init_std: float = 0.02
   output_std: float = 0.02
-  dtype: Any = jnp.float32
-  scan: bool = False
-  remat: bool = False
 
 
 @types.struct
@@ -121,8 +115,11 @@ class Attention(nn.Module):
   config: Config
 
   @nn.compact
-  def __call__(self, x, cache, window, view: View):
-    """Returns [B, N, D], the keys and values [B, K, C, H], and the weights."""
+  def __call__(self, x, cache, window, view: View, capture=()):
+    """Returns [B, N, D], the keys and values [B, K, C, H], and the weights.
+
+    The weights may be None unless `capture` names them.
+    """
     c = self.config
 
     def heads(count, name, norm):
@@ -153,6 +150,13 @@ class Attention(nn.Module):
       scale=c.attention_scale,
       softcap=c.attention_softcap,
       dropout=nn.Dropout(c.attention_dropout, deterministic=False),
+      kind=layers.choose_attention(
+        c.attention,
+        capture,
+        dropout=c.attention_dropout,
+        softcap=c.attention_softcap,
+        decoding=keys.shape[2] > queries.shape[2],
+      ),
     )
     output = _dense(c, c.width, c.output_bias, c.output_std, 'o')
     return output(layers.merge_heads(h)), keys, values, weights
@@ -202,7 +206,7 @@ class Block(nn.Module):
 
     attention = Attention(c, name='attention')
     h, keys, values, weights = attention(
-      enter(x, 'attention'), cache, window, view
+      enter(x, 'attention'), cache, window, view, self.capture
     )
     x = leave(x, h, 'attention')
     x = leave(x, MLP(c, name='mlp')(enter(x, 'mlp')), 'mlp')

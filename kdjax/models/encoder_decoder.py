@@ -14,11 +14,8 @@ from kdjax.models import cache as cache_lib
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-  """The shape of an encoder-decoder, and how to run it.
-
-  `dtype` is what matrices are multiplied in; parameters stay float32.
-  """
+class Config(layers.Runtime):
+  """The shape of an encoder-decoder, and how to run it."""
 
   vocab_size: int
   width: int
@@ -36,9 +33,6 @@ class Config:
   norm_eps: float = 1e-6
   dropout: float = 0.0
   start_id: int = 0
-  dtype: Any = jnp.float32
-  scan: bool = False
-  remat: bool = False
 
 
 def relative_bucket(
@@ -122,10 +116,10 @@ class Attention(nn.Module):
       layers.split_heads(self.v(x), heads),
     )
 
-  def __call__(self, x, keys, values, mask, bias=None):
+  def __call__(self, x, keys, values, mask, bias=None, kind='plain'):
     queries = layers.split_heads(self.q(x), self.config.heads)
     out, weights = layers.attend(
-      queries, keys, values, mask, bias=bias, dropout=self.drop
+      queries, keys, values, mask, bias=bias, dropout=self.drop, kind=kind
     )
     return self.o(layers.merge_heads(out)), weights
 
@@ -162,7 +156,8 @@ class EncoderBlock(nn.Module):
     drop = nn.Dropout(c.dropout, deterministic=False)
     attention = Attention(c, name='attention')
     h = norm(name='attention_norm')(x)
-    h, weights = attention(h, *attention.keys_values(h), mask, bias)
+    kind = layers.choose_attention(c.attention, self.capture, dropout=c.dropout)
+    h, weights = attention(h, *attention.keys_values(h), mask, bias, kind)
     x = x + drop(h)
     x = x + drop(MLP(c, name='mlp')(norm(name='mlp_norm')(x)))
     seen = {'hidden': x, 'attention': weights}
@@ -186,13 +181,16 @@ class DecoderBlock(nn.Module):
     drop = nn.Dropout(c.dropout, deterministic=False)
     attention = Attention(c, name='attention')
     cross = Attention(c, name='cross_attention')
+    kind = layers.choose_attention(
+      c.attention, self.capture, dropout=c.dropout, decoding=cache is not None
+    )
 
     h = norm(name='attention_norm')(x)
     keys, values = attention.keys_values(h)
     if cache is not None:
       keys = cache_lib.write(cache.keys, keys, index)
       values = cache_lib.write(cache.values, values, index)
-    h, weights = attention(h, keys, values, mask, bias)
+    h, weights = attention(h, keys, values, mask, bias, kind)
     x = x + drop(h)
 
     if memory is None:
@@ -200,7 +198,7 @@ class DecoderBlock(nn.Module):
     else:
       cross_kv = cross.keys_values(memory)
     h = norm(name='cross_attention_norm')(x)
-    h, cross_weights = cross(h, *cross_kv, memory_mask)
+    h, cross_weights = cross(h, *cross_kv, memory_mask, kind=kind)
     x = x + drop(h)
 
     x = x + drop(MLP(c, name='mlp')(norm(name='mlp_norm')(x)))

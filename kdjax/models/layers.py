@@ -68,7 +68,8 @@ def attend(
   scale: float = 1.0,
   softcap: float | None = None,
   dropout: Callable[[jax.Array], jax.Array] = lambda weights: weights,
-) -> tuple[jax.Array, jax.Array]:
+  kind: str = 'plain',
+) -> tuple[jax.Array, jax.Array | None]:
   """Softmax attention; query heads share key-value heads in groups of N / K.
 
   A query that may see nothing (an empty prompt) reads zeros, so that what
@@ -83,10 +84,16 @@ def attend(
     scale: multiplies the scores.
     softcap: c in `c * tanh(scores / c)`.
     dropout: applied to the attention weights.
+    kind: see `choose_attention`; all but 'plain' ignore `softcap` and
+      `dropout`.
 
   Returns:
-    the output [B, N, T, H] and the weights [B, N, T, S], before dropout.
+    the output [B, N, T, H] and the weights [B, N, T, S], before dropout (None
+    unless 'plain').
   """
+  if kind != 'plain':
+    out = _fused(queries, keys, values, mask, bias, scale, kind)
+    return out, None
   batch, heads, length, size = queries.shape
   kv_heads = keys.shape[1]
   grouped = queries.reshape(batch, kv_heads, heads // kv_heads, length, size)
@@ -106,6 +113,102 @@ def attend(
     values,
   )
   return out.reshape(batch, heads, length, size), weights
+
+
+def _fused(queries, keys, values, mask, bias, scale, kind):
+  """Returns what `attend` returns, of one kernel that keeps no weights."""
+  length, memory = queries.shape[2], keys.shape[2]
+  sees, seen = mask.any(-1)[..., None], mask.any(-2)[..., None]
+  # cuDNN adds a large negative number to hide a key; NaN would stay NaN.
+  keys, values = (jnp.where(seen, x, 0) for x in (keys, values))
+  if kind == 'cudnn':
+    # Gradients want even lengths, and scores all of their last two axes.
+    queries, keys, values = (_even(x, 2) for x in (queries, keys, values))
+    mask = _even(_spread(mask, length, memory), 2, 3)
+    if bias is not None:
+      bias = _even(_spread(bias, length, memory), 2, 3).astype(queries.dtype)
+  out = jax.nn.dot_product_attention(
+    *(x.swapaxes(1, 2) for x in (queries, keys, values)),
+    bias=bias,
+    mask=mask,
+    scale=scale,
+    implementation=kind,
+  )
+  return jnp.where(sees, out[:, :length].swapaxes(1, 2), 0)
+
+
+def _spread(x: jax.Array, length: int, memory: int) -> jax.Array:
+  return jnp.broadcast_to(x, (*x.shape[:2], length, memory))
+
+
+def _even(x: jax.Array, *axes: int) -> jax.Array:
+  """Pads axes of an odd length with one zero (False)."""
+  return jnp.pad(x, [(0, x.shape[i] % 2 * (i in axes)) for i in range(x.ndim)])
+
+
+def choose_attention(
+  wanted: str,
+  capture: tuple[str, ...] = (),
+  *,
+  dropout: float = 0.0,
+  softcap: float | None = None,
+  decoding: bool = False,
+) -> str:
+  """Returns the `wanted` kind of attention, or 'plain' where that can't serve.
+
+  'plain' is written out in `attend` and serves everywhere. 'xla' and 'cudnn'
+  are those of `jax.nn.dot_product_attention`, and serve where the weights are
+  wanted by nobody and all of them at once would be large.
+
+  Args:
+    wanted: 'plain', 'xla' or 'cudnn'.
+    capture: what the model returns besides; the kernel has no weights to show.
+    dropout: the rate at which weights are dropped, one by one.
+    softcap: that of the scores; the kernel has none.
+    decoding: whether a few queries read a cache. Their weights are small, the
+      kernel would copy the cache, and tokens that are verified several at a
+      time should get the numbers that they get one at a time.
+  """
+  captured = any(name.endswith('attention') for name in capture)
+  serves = not (captured or dropout or softcap is not None or decoding)
+  return wanted if serves else 'plain'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Runtime:
+  """How to run a model: the part of its config that all families share.
+
+  Attributes:
+    dtype: what matrices are multiplied in; parameters stay float32.
+    scan: scans over layers.
+    remat: recomputes layers in the backward pass.
+    attention: see `choose_attention`.
+  """
+
+  dtype: Dtype = jnp.float32
+  scan: bool = False
+  remat: bool = False
+  attention: str = 'plain'
+
+  def __post_init__(self):
+    if self.attention not in ('plain', 'xla', 'cudnn'):
+      raise ValueError(
+        f"attention={self.attention!r}: expected 'plain', 'xla' or 'cudnn'"
+      )
+    if self.attention != 'cudnn':
+      return
+    dtype, size = jnp.dtype(self.dtype), self.head_size
+    if dtype not in (jnp.bfloat16, jnp.float16):
+      raise ValueError(
+        "attention='cudnn' computes in bfloat16 or float16, but dtype is "
+        f"{dtype.name}: set dtype='bfloat16', or attention='xla'"
+      )
+    # Before Hopper at most 128; jax says so, as it knows the GPU.
+    if size % 8 or size > 256:
+      raise ValueError(
+        "attention='cudnn' wants a head size that is a multiple of 8 and at "
+        f"most 256, but it is {size}: set attention='xla'"
+      )
 
 
 class Stack(nn.Module):

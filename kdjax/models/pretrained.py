@@ -59,9 +59,10 @@ def from_pretrained(
     trust_remote_code: refused; here so that the refusal can say more.
     **options: `scan` (layers scanned: compiles fast; unrolled, the default,
       decodes faster), `remat` (recompute layers in the backward pass),
-      `dropout` (a rate in place of the config's), `num_tokens` (ids at and
-      above it are padding; default: what the directory's tokenizer tells, else
-      the width of the head).
+      `attention` ('plain', 'xla' or 'cudnn', the last for bfloat16 on NVIDIA
+      GPUs: see `layers.choose_attention`), `dropout` (a rate in place of the
+      config's), `num_tokens` (ids at and above it are padding; default: what
+      the directory's tokenizer tells, else the width of the head).
 
   Returns:
     the model and its parameters, as NumPy arrays.
@@ -148,6 +149,7 @@ def _build(
   dtype: Any = jnp.float32,
   scan: bool = False,
   remat: bool = False,
+  attention: str = 'plain',
   dropout: float | None = None,
   num_tokens: int | None = None,
 ) -> api.LanguageModel:
@@ -164,7 +166,11 @@ def _build(
       f'the {hf_config["model_type"]} config lacks {error}; is it whole?'
     ) from None
   config = dataclasses.replace(
-    config, dtype=jnp.dtype(dtype), scan=scan, remat=remat
+    config,
+    dtype=jnp.dtype(dtype),
+    scan=scan,
+    remat=remat,
+    attention=attention,
   )
   if dropout is not None:
     config = layers.set_dropout(config, dropout)
@@ -231,7 +237,8 @@ def _init(model: api.LanguageModel, key: jax.Array) -> api.Params:
 
   So `scan` doesn't change what a key gives, either.
   """
-  config = dataclasses.replace(model.config, scan=True)
+  # Attention has no say in it, and 'cudnn' wouldn't trace without a GPU.
+  config = dataclasses.replace(model.config, scan=True, attention='plain')
   stacked = dataclasses.replace(model, config=config)
   params = stacked.init(key)
   return params if model.config.scan else _unstack(stacked, params)
