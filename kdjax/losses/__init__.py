@@ -49,16 +49,18 @@ from kdjax.losses.preference import (
   ranking,
   simpo,
 )
+from kdjax.losses.returns import (
+  group_advantages,
+  reward_to_go,
+  sparse_reward,
+  whiten,
+)
 from kdjax.losses.rewards import (
   action_values,
   bellman_reward,
-  group_advantages,
   induced_reward,
   reverse_kl_reward,
-  reward_to_go,
-  sparse_reward,
   teacher_baseline,
-  whiten,
 )
 from kdjax.losses.statistics import TokenStatistics, token_statistics
 from kdjax.losses.step_mixture import (

@@ -84,24 +84,17 @@ def chunked(
     such a sum.
   """
   shape = student_hidden.shape[:-1]
-  inputs, run = _problem(
-    loss,
-    (student_hidden, student_head),
-    (teacher_hidden, teacher_head),
-    labels,
-    args,
-  )
-  weights = jax.tree.map(
-    lambda x: _flat('weights', x, shape).astype(jnp.float32), weights
-  )
-  weights = jax.lax.stop_gradient(weights)
+  student = student_hidden, student_head
+  teacher = teacher_hidden, teacher_head
+  inputs, run = _problem(loss, student, teacher, labels, args)
+  flat = lambda x: _flat('weights', x, shape).astype(jnp.float32)
+  weights = jax.lax.stop_gradient(jax.tree.map(flat, weights))
   if mask is None:
     kept = sum(weight != 0 for weight in jax.tree.leaves(weights)) > 0
   else:
     kept = _flat('mask', mask, shape).astype(bool)
-  plan = chunks.make_plan(
-    shape, student_head.kernel.shape[1], chunk_size, batch_axes
-  )
+  vocab_size = student_head.kernel.shape[1]
+  plan = chunks.make_plan(shape, vocab_size, chunk_size, batch_axes)
   total, (values, _) = chunks.weighted(run, plan, inputs, weights, kept)
   values = jax.lax.stop_gradient(values)
   return total, jax.tree.map(lambda x: x.reshape(shape), values)
@@ -153,17 +146,12 @@ def chunked_values(
     ValueError: if shapes don't match, or the heads' vocabularies differ.
   """
   shape = student_hidden.shape[:-1]
-  inputs, run = _problem(
-    loss,
-    (student_hidden, student_head),
-    (teacher_hidden, teacher_head),
-    labels,
-    args,
-  )
+  student = student_hidden, student_head
+  teacher = teacher_hidden, teacher_head
+  inputs, run = _problem(loss, student, teacher, labels, args)
   kept = _flat('mask', mask, shape).astype(bool)
-  plan = chunks.make_plan(
-    shape, student_head.kernel.shape[1], chunk_size, batch_axes
-  )
+  vocab_size = student_head.kernel.shape[1]
+  plan = chunks.make_plan(shape, vocab_size, chunk_size, batch_axes)
   values = chunks.valued(run, plan, inputs, kept)
   return jax.tree.map(lambda x: x.reshape(shape), values)
 

@@ -80,12 +80,13 @@ def token_statistics(
 
 def _statistics(logits: jax.Array, labels: jax.Array) -> TokenStatistics:
   logits = logits.astype(jnp.float32)
-  present = logits > -jnp.inf
-  count = jnp.maximum(present.sum(-1), 1)
+  present = logits != -jnp.inf  # NaN is, and shows.
+  count = jnp.maximum(present.sum(-1, keepdims=True), 1)
   return TokenStatistics(
     label_logprobs=-cross_entropy(logits, labels),
     log_sum_exp=jax.nn.logsumexp(logits, -1),
     max=logits.max(-1),
-    mean=jnp.where(present, logits, 0.0).sum(-1) / count,
+    # Divided before the sum, which would overflow.
+    mean=(jnp.where(present, logits, 0.0) / count).sum(-1),
     entropy=entropy(logits),
   )

@@ -1,4 +1,4 @@
-"""Rewards against the optimal control they stand for, and their edges."""
+"""Rewards and returns against the optimal control they stand for."""
 
 import functools
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import testing
-from kdjax.losses import divergences, rewards
+from kdjax import losses, testing
+from kdjax.losses import divergences
 
 INF = np.inf
 V, T, EOS = 3, 3, 1
@@ -57,7 +57,7 @@ def test_induced_reward_is_its_formula(value):
     state = f.max(-1)
     if value == 'expectation':  # Of the next step's softmax, not of this one's.
       state = (np.array(jax.nn.softmax(logits)) * f).sum(-1)
-    got = rewards.induced_reward(
+    got = losses.induced_reward(
       logits, TOKENS, MASK, value=value, centered=centered
     )
     expected = np.where(MASK, pick(f) - after(state), 0)
@@ -67,7 +67,7 @@ def test_induced_reward_is_its_formula(value):
 @both_values
 def test_centred_reward_is_blind_to_a_constant_a_step(value):
   logits = tree_logits(1)
-  reward = functools.partial(rewards.induced_reward, value=value)
+  reward = functools.partial(losses.induced_reward, value=value)
   shift = 50 * np.random.default_rng(2).normal(size=(V**T, T, 1))
   shifted = (logits + shift).astype(np.float32)
   before = reward(logits, TOKENS, MASK)
@@ -81,10 +81,10 @@ def test_return_compares_what_follows_with_the_greedy_choice():
   logits = tree_logits(3)
   log_p = np.array(jax.nn.log_softmax(logits))
   f = logits - logits.mean(-1, keepdims=True)
-  reward = rewards.induced_reward(logits, TOKENS, MASK)
+  reward = losses.induced_reward(logits, TOKENS, MASK)
   regret = np.where(MASK, pick(log_p) - log_p.max(-1), 0)
   later = plain_returns(regret, MASK) - regret
-  returns = rewards.reward_to_go(reward, MASK)
+  returns = losses.reward_to_go(reward, MASK)
   np.testing.assert_allclose(
     returns, np.where(MASK, pick(f) + later, 0), atol=5e-6
   )
@@ -108,12 +108,12 @@ def test_optimal_teacher_gives_its_reward_back_up_to_potentials():
   # The softmax of the logits says nothing about such a constant.
   potential = tree_logits(5)[..., 0]
   logits = (q + potential[..., None]).astype(np.float32)
-  got = rewards.induced_reward(logits, TOKENS, MASK, centered=False)
+  got = losses.induced_reward(logits, TOKENS, MASK, centered=False)
   expected = pick(truth) + potential - after(potential)
   np.testing.assert_allclose(got, np.where(MASK, expected, 0), atol=5e-6)
   # Centred, the potential is another, and is gone from what all tokens of a
   # state have in common.
-  centred = rewards.induced_reward(logits, TOKENS, MASK)
+  centred = losses.induced_reward(logits, TOKENS, MASK)
   potential = -q.mean(-1)
   expected = pick(truth) + potential - after(potential)
   np.testing.assert_allclose(centred, np.where(MASK, expected, 0), atol=5e-6)
@@ -126,7 +126,7 @@ def test_soft_optimal_teacher_is_off_by_what_max_lacks_of_logsumexp():
     return np.log(np.exp(blocks).sum(-1))
 
   q = backward_induction(truth, soft)
-  got = rewards.induced_reward(
+  got = losses.induced_reward(
     q.astype(np.float32), TOKENS, MASK, centered=False
   )
   gap = after(soft(q) - q.max(-1))
@@ -144,8 +144,8 @@ def test_missing_tokens_take_no_part(value):
   for missing in (-INF, -1e9, np.finfo(np.float32).min):
     wide[..., V:] = missing
     for function in (
-      lambda f: rewards.induced_reward(f, TOKENS, MASK, value=value),
-      rewards.teacher_baseline,
+      lambda f: losses.induced_reward(f, TOKENS, MASK, value=value),
+      losses.teacher_baseline,
     ):
       np.testing.assert_allclose(function(wide), function(logits), atol=3e-6)
 
@@ -159,14 +159,14 @@ def test_tokens_that_the_teacher_lacks_are_finite_and_bad(value):
   logits[3, 1, :] = [3e38, -3e38, 0]
   tokens = np.array([[2, 0]] * 4 + [[-100, 3]])
   mask = np.ones((5, 2), bool)
-  reward = rewards.induced_reward(logits, tokens, mask, value=value)
+  reward = losses.induced_reward(logits, tokens, mask, value=value)
   assert np.isfinite(reward).all()
   assert reward[0, 0] < -9e8 and (reward[4] < -9e8).all()
   for made in (
-    rewards.reward_to_go(reward, mask),
-    rewards.sparse_reward(reward, mask),
-    rewards.whiten(rewards.reward_to_go(reward, mask), mask),
-    rewards.teacher_baseline(logits),
+    losses.reward_to_go(reward, mask),
+    losses.sparse_reward(reward, mask),
+    losses.whiten(losses.reward_to_go(reward, mask), mask),
+    losses.teacher_baseline(logits),
   ):
     assert np.isfinite(made).all()
 
@@ -176,14 +176,14 @@ def test_baseline_is_the_expected_logit():
   p = np.array(jax.nn.softmax(logits))
   for centered in (True, False):
     f = logits - centered * logits.mean(-1, keepdims=True)
-    got = rewards.teacher_baseline(logits, centered=centered)
+    got = losses.teacher_baseline(logits, centered=centered)
     np.testing.assert_allclose(got, (p * f).sum(-1), atol=2e-6)
 
 
 def test_reverse_kl_reward_sums_to_the_divergence_of_sequences():
   teacher, student = tree_logits(9), tree_logits(10)
   log_p, log_q = (np.array(jax.nn.log_softmax(x)) for x in (teacher, student))
-  reward = rewards.reverse_kl_reward(pick(log_p), pick(log_q), MASK)
+  reward = losses.reverse_kl_reward(pick(log_p), pick(log_q), MASK)
   q = np.exp(np.where(MASK, pick(log_q), 0).sum(-1))
   one_each = (np.array(TOKENS) == 0) | np.array(MASK)  # Zeros after the end.
   q = q * one_each.all(-1)
@@ -201,7 +201,7 @@ def test_reverse_kl_reward_scales_then_clips():
   teacher = jnp.array([[-1.0, -1.0, -INF, -1.0, -INF]])
   student = jnp.array([[-2.0, -41.0, -1.0, -INF, -INF]])
   mask = jnp.ones((1, 5), bool)
-  reward = functools.partial(rewards.reverse_kl_reward, teacher, student, mask)
+  reward = functools.partial(losses.reverse_kl_reward, teacher, student, mask)
   np.testing.assert_allclose(
     reward(scale=0.5, clip=60.0), [[2, 60, -60, 60, 0]]
   )
@@ -220,10 +220,10 @@ def test_returns_discount_relative_to_the_position(discount):
   for b, (start, end) in enumerate([(0, 6), (0, 1), (2, 5), (5, 6), (0, 0)]):
     mask[b, start:end] = True
   expected = plain_returns(reward, mask, discount)
-  got = jax.jit(rewards.reward_to_go)(reward, mask, discount)  # Traced.
+  got = jax.jit(losses.reward_to_go)(reward, mask, discount)  # Traced.
   np.testing.assert_allclose(got, expected, atol=1e-5)
   np.testing.assert_allclose(
-    rewards.reward_to_go(reward, mask, discount, length_normalized=True),
+    losses.reward_to_go(reward, mask, discount, length_normalized=True),
     expected / np.maximum(plain_returns(np.ones((5, 6)), mask), 1),
     atol=1e-5,
   )
@@ -231,13 +231,13 @@ def test_returns_discount_relative_to_the_position(discount):
 
 def test_sparse_reward_makes_every_return_the_total():
   reward = tree_logits(12)[..., 0]
-  sparse = rewards.sparse_reward(reward, MASK)
+  sparse = losses.sparse_reward(reward, MASK)
   last = np.array(MASK).sum(-1) - 1
   total = np.where(MASK, reward, 0).sum(-1)
   np.testing.assert_allclose(sparse[np.arange(V**T), last], total, rtol=1e-5)
   assert (np.count_nonzero(sparse, axis=-1) <= 1).all()
   np.testing.assert_allclose(
-    rewards.reward_to_go(sparse, MASK),
+    losses.reward_to_go(sparse, MASK),
     np.where(MASK, total[:, None], 0),
     rtol=1e-5,
   )
@@ -247,7 +247,7 @@ def test_whitened_values_have_unit_variance_over_the_batch():
   rng = np.random.default_rng(13)
   values = (30 + 5 * rng.normal(size=MASK.shape)).astype(np.float32)
   for shift_mean in (True, False):
-    got = rewards.whiten(values, MASK, shift_mean=shift_mean)
+    got = losses.whiten(values, MASK, shift_mean=shift_mean)
     kept = np.array(got)[MASK]
     mean = 0 if shift_mean else values[MASK].mean()
     np.testing.assert_allclose(kept.mean(), mean, rtol=1e-5, atol=1e-5)
@@ -261,8 +261,8 @@ def test_equal_values_whiten_to_exactly_zero():
   # A float32 sum of many, divided by their number, is another number.
   values = jnp.full((7, 11), 100.1)
   mask = jnp.ones((7, 11), bool).at[3, 2:].set(False)
-  np.testing.assert_array_equal(rewards.whiten(values, mask), 0)
-  np.testing.assert_array_equal(rewards.whiten(values[:1, :1], mask[:1, :1]), 0)
+  np.testing.assert_array_equal(losses.whiten(values, mask), 0)
+  np.testing.assert_array_equal(losses.whiten(values[:1, :1], mask[:1, :1]), 0)
 
 
 def test_group_advantages_are_standard_scores():
@@ -271,9 +271,9 @@ def test_group_advantages_are_standard_scores():
   groups = reward.reshape(3, 4)
   centred = groups - groups.mean(-1, keepdims=True)
   scaled = centred / (groups.std(-1, ddof=1, keepdims=True) + 1e-4)
-  got = rewards.group_advantages(reward, 4)
+  got = losses.group_advantages(reward, 4)
   np.testing.assert_allclose(got, scaled.reshape(-1), atol=1e-5)
-  got = rewards.group_advantages(reward, 4, scale=False)
+  got = losses.group_advantages(reward, 4, scale=False)
   np.testing.assert_allclose(got, centred.reshape(-1), atol=1e-6)
 
 
@@ -282,26 +282,26 @@ def test_groups_of_equals_have_exactly_no_advantage(scale):
   # 0.1 * 7 / 7 is not 0.1 in float32.
   for level in (0.1, 1 / 3, 1e6 / 3, -1e9, -INF):
     reward = jnp.full(14, level, jnp.float32)
-    got = jax.jit(lambda r: rewards.group_advantages(r, 7, scale=scale))(reward)
+    got = jax.jit(lambda r: losses.group_advantages(r, 7, scale=scale))(reward)
     np.testing.assert_array_equal(got, 0)
 
 
 # What each makes of two [B, T] arrays and a mask.
 EACH = {
-  'induced': lambda x, y, m: rewards.induced_reward(
+  'induced': lambda x, y, m: losses.induced_reward(
     jnp.stack([x, y], -1), (y > 0).astype(int), m
   ),
-  'expectation': lambda x, y, m: rewards.induced_reward(
+  'expectation': lambda x, y, m: losses.induced_reward(
     jnp.stack([x, y], -1), (y > 0).astype(int), m, value='expectation'
   ),
-  'reverse_kl': lambda x, y, m: rewards.reverse_kl_reward(x, y, m, clip=1.0),
-  'sparse': lambda x, y, m: rewards.sparse_reward(x, m),
-  'to_go': lambda x, y, m: rewards.reward_to_go(x, m, 0.9),
-  'normalized': lambda x, y, m: rewards.reward_to_go(
+  'reverse_kl': lambda x, y, m: losses.reverse_kl_reward(x, y, m, clip=1.0),
+  'sparse': lambda x, y, m: losses.sparse_reward(x, m),
+  'to_go': lambda x, y, m: losses.reward_to_go(x, m, 0.9),
+  'normalized': lambda x, y, m: losses.reward_to_go(
     x, m, length_normalized=True
   ),
-  'whiten': lambda x, y, m: rewards.whiten(x, m),
-  'whiten_shifted': lambda x, y, m: rewards.whiten(x, m, shift_mean=False),
+  'whiten': lambda x, y, m: losses.whiten(x, m),
+  'whiten_shifted': lambda x, y, m: losses.whiten(x, m, shift_mean=False),
 }
 each = pytest.mark.parametrize('function', EACH.values(), ids=EACH.keys())
 
@@ -359,7 +359,7 @@ def test_one_token_rows(function):
 def test_nan_on_the_mask_is_not_hidden():
   logits = tree_logits(20)
   logits[5, 1, 2] = np.nan
-  got = rewards.induced_reward(logits, TOKENS, jnp.ones_like(MASK))
+  got = losses.induced_reward(logits, TOKENS, jnp.ones_like(MASK))
   # The step before looks at its value.
   assert np.isnan(got[5, :2]).all() and np.isfinite(got[5, 2])
   assert np.isfinite(np.delete(got, 5, 0)).all()
@@ -372,26 +372,26 @@ ONE = jnp.zeros((2, 3))
   ('call', 'message'),
   [
     (
-      lambda: rewards.induced_reward(ONE[..., None], ONE, ONE, value='min'),
+      lambda: losses.induced_reward(ONE[..., None], ONE, ONE, value='min'),
       "'max' or 'expectation', got 'min'",
     ),
     (
-      lambda: rewards.induced_reward(ONE, ONE, ONE),
+      lambda: losses.induced_reward(ONE, ONE, ONE),
       r'teacher_logits.*\(2,\) beside \(2, 3\)',
     ),
-    (lambda: rewards.sparse_reward(ONE, ONE[0]), r'mask.*\(3,\)'),
-    (lambda: rewards.reward_to_go(ONE, ONE, 1.5), r'\[0, 1\], got 1.5'),
+    (lambda: losses.sparse_reward(ONE, ONE[0]), r'mask.*\(3,\)'),
+    (lambda: losses.reward_to_go(ONE, ONE, 1.5), r'\[0, 1\], got 1.5'),
     (
-      lambda: rewards.reverse_kl_reward(ONE, ONE[:1], ONE),
+      lambda: losses.reverse_kl_reward(ONE, ONE[:1], ONE),
       r'student_logprobs.*\(1, 3\)',
     ),
     (
-      lambda: rewards.reverse_kl_reward(ONE, ONE, ONE, clip=-1.0),
+      lambda: losses.reverse_kl_reward(ONE, ONE, ONE, clip=-1.0),
       'clip must be positive, got -1.0',
     ),
-    (lambda: rewards.group_advantages(ONE, 2), r'\[B\], got shape \(2, 3\)'),
-    (lambda: rewards.group_advantages(ONE[0], 2), 'got 2 for 3'),
-    (lambda: rewards.group_advantages(ONE[0], 1), 'at least 2.*got 1'),
+    (lambda: losses.group_advantages(ONE, 2), r'\[B\], got shape \(2, 3\)'),
+    (lambda: losses.group_advantages(ONE[0], 2), 'got 2 for 3'),
+    (lambda: losses.group_advantages(ONE[0], 1), 'at least 2.*got 1'),
   ],
 )
 def test_bad_arguments_are_named(call, message):
