@@ -1,6 +1,7 @@
 """The models of a run, by the role they play in it."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -138,5 +139,5 @@ def _check_tokenizer(
 def describe(model: api.LanguageModel, params: api.Params) -> str:
   """Returns one line about a model."""
   count = sum(x.size for x in jax.tree.leaves(params))
-  kind = type(model).__name__
-  return f'{model.family} {kind}, {count / 1e6:.2f} M parameters'
+  kind = json.loads(model.hf_config)['model_type']
+  return f'{kind} ({type(model).__name__}), {count / 1e6:.2f} M parameters'

@@ -273,7 +273,7 @@ def test_everything_imported_is_declared(metadata):
   optional = {'huggingface_hub', 'torch'}
   assert undeclared(base, metadata['install_requires']) == optional
   assert undeclared([*SOURCES, *CONFIGS], extras['train']) == {'torch'}
-  assert undeclared(ALL, extras['test']) == {'setuptools', 'tests'}
+  assert undeclared(ALL, extras['test']) == {'benchmarks', 'setuptools', 'tests'}
 
 
 def test_assets_are_packaged(metadata):

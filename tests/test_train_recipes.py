@@ -101,6 +101,26 @@ def test_a_killed_run_ends_where_an_undisturbed_one_ends(
     assert np.isfinite(line['reward/induced'])
 
 
+def test_decoder_only_models_are_trained_and_left_behind(quick, tmp_path):
+  causal = {
+    'model_type': 'llama',
+    'hidden_size': 16,
+    'intermediate_size': 32,
+    'num_hidden_layers': 1,
+    'num_attention_heads': 2,
+    'num_key_value_heads': 1,
+  }
+  both = {
+    f'{role}__config': {**causal, 'num_hidden_layers': layers}
+    for role, layers in (('student', 1), ('teacher', 2))
+  }
+  config = quick(recipe={'name': 'gkd', 'lam': 0.5}, student__dropout=0, **both)
+  train.train(config, str(tmp_path))
+  assert np.isfinite(logged(tmp_path)[-1]['loss'])
+  model, _ = models.from_pretrained(tmp_path / 'student')
+  assert type(model).__name__ == 'DecoderOnly'
+
+
 def test_a_reward_model_is_trained_and_then_obeyed(quick, tmp_path):
   fitted = quick(
     recipe={'name': 'reward_regression', 'reward': 'phoneme_error_rate'},

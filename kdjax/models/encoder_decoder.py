@@ -287,7 +287,6 @@ class EncoderDecoder:
   num_tokens: int
   eos_ids: tuple[int, ...] = (1,)
   pad_id: int = 0
-  family: str = 't5'
   hf_config: str = '{}'
   max_positions: None = None
 

@@ -59,7 +59,10 @@ def rollout(
     responses[task] = dict(part.responses)
     missing = goal.sources(task) - set(part.responses)
     if 'teacher' in missing and settings.teacher_sampling is not None:
-      responses[task]['teacher'] = answer('teacher', teacher_params, None, rows)
+      found, more = _teach(settings, part, task_key, params, teacher_params)
+      prefix = '/'.join(filter(None, ('rollout', task, 'teacher')))
+      metrics |= {f'{prefix}/{name}': pair for name, pair in more.items()}
+      responses[task]['teacher'] = found
     for source in goal.sampled(task) if rows else ():
       found = answer(source, params, teacher_params, rows)
       responses[task][source] = found
@@ -92,6 +95,45 @@ def of_task(batch: types.Batch, task: str) -> types.Batch:
   return batch.tasks[task] if task else batch
 
 
+def _teach(
+  settings: Settings,
+  batch: types.Batch,
+  key: jax.Array,
+  student_params: api.Params,
+  params: api.Params,
+) -> tuple[types.Response, Metrics]:
+  """Samples the teacher's responses; the student may draft them."""
+  prompt = (batch.teacher_prompts or (batch.prompt,))[0]
+  key = jax.random.fold_in(jax.random.fold_in(key, TEACHER), ROLLOUT)
+  options = dict(settings.teacher_sampling)
+  count, dtype = options.pop('draft_tokens', 0), options.pop('dtype', '')
+  model, student = settings.teacher, settings.student
+  if dtype:
+    model, params = models.cast(model, params, dtype)
+    student, student_params = models.cast(student, student_params, dtype)
+  options = settings.generation(model, options)
+  prompt, ids = rows_lib.spread((prompt, _ids(batch)))
+  if not count:
+    found = sampling.generate(
+      model, params, prompt, key, row_ids=ids, **options
+    )
+    return found, {}
+  for name in ('block', 'samples_per_prompt'):
+    options.pop(name, None)
+  found, accepted = sampling.speculate(
+    model,
+    params,
+    student,
+    student_params,
+    prompt,
+    key,
+    draft_tokens=count,
+    row_ids=ids,
+    **options,
+  )
+  return found, {'accepted': accepted}
+
+
 def _answer(
   settings: Settings,
   batch: types.Batch,
@@ -102,28 +144,21 @@ def _answer(
   teacher_params: api.Params | None,
   rows: int,
 ) -> types.Response:
-  """Samples a source's responses to the first `rows` of a batch's permutation.
+  """Samples the student's responses to `rows` of a batch's permutation.
 
-  The teacher, and a student that answers several times, answer all of them.
+  Where it answers several times, it answers all of them.
   """
-  size = batch.prompt.tokens.shape[0]
-  ids = jnp.arange(size) if batch.example_id is None else batch.example_id
-  prompt, chosen, model = batch.prompt, None, settings.student
-  options: Mapping[str, Any] = settings.sampling
-  if source == 'teacher':
-    model, options = settings.teacher, settings.teacher_sampling
-    prompt = (batch.teacher_prompts or (prompt,))[0]
-    key = jax.random.fold_in(key, TEACHER)
-  elif source == 'greedy':
-    options = {**options, 'temperature': 0.0, 'samples_per_prompt': 1}
-  options = dict(options)
+  prompt, ids, model = batch.prompt, _ids(batch), settings.student
+  size, chosen, options = ids.size, None, dict(settings.sampling)
   if dtype := options.pop('dtype', ''):
     model, params = models.cast(model, params, dtype)
-  if source == 'student' and settings.teacher_mix:
+  if source == 'greedy':
+    options |= {'temperature': 0.0, 'samples_per_prompt': 1}
+  elif settings.teacher_mix:
     model = models.mixture(settings.teacher, model, settings.teacher_mix)
     params = teacher_params, params
     prompt = (batch.teacher_prompts or (prompt,))[0], prompt
-  if source != 'teacher' and rows < size:
+  if rows < size:
     _check_group(options, rows, size)
     chosen = objective.permutation(mixture_key, size)[:rows]
     prompt, ids = jax.tree.map(lambda x: x[chosen], (prompt, ids))
@@ -137,6 +172,13 @@ def _answer(
     **settings.generation(model, options),
   )
   return sampled if chosen is None else rows_lib.scatter(sampled, chosen, size)
+
+
+def _ids(batch: types.Batch) -> jax.Array:
+  """Returns what selects the rows' random numbers, [B]."""
+  if batch.example_id is None:
+    return jnp.arange(batch.prompt.tokens.shape[0])
+  return batch.example_id
 
 
 def _check_group(options: Mapping[str, Any], rows: int, size: int) -> None:
