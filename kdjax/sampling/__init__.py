@@ -1,4 +1,8 @@
-"""Sampling and search over any model that has `prefill` and `decode`."""
+"""Sampling and search over any model that has `prefill` and `decode`.
+
+`generate` samples, `speculate` samples the same with the help of a smaller
+model, and `beam_search` searches.
+"""
 
 from kdjax.sampling.beam import beam_search
 from kdjax.sampling.decode import generate
@@ -9,6 +13,7 @@ from kdjax.sampling.logits import (
   sample,
   truncate,
 )
+from kdjax.sampling.speculative import speculate
 
 __all__ = [
   'beam_search',
@@ -17,5 +22,6 @@ __all__ = [
   'keep_top_k',
   'keep_top_p',
   'sample',
+  'speculate',
   'truncate',
 ]
