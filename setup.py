@@ -58,6 +58,14 @@ TEST = [
   'torch==2.13.0',
 ]
 
+# What `python -m benchmarks.peers` compares with.
+BENCH = [
+  *TRAIN,
+  'tokenizers',
+  'torch==2.13.0',  # as for the tests
+  'trl==1.16.0',  # the trainers' parts that are timed have no stable interface
+]
+
 setuptools.setup(
   name='kdjax',
   version=_VERSION,
@@ -70,7 +78,7 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['kdjax', 'kdjax.*']),
   package_data={'kdjax': ['data/assets/**', 'models/assets/**']},
   install_requires=BASE,
-  extras_require={'train': TRAIN, 'test': TEST},
+  extras_require={'train': TRAIN, 'test': TEST, 'bench': BENCH},
   classifiers=[
     'Intended Audience :: Science/Research',
     'Programming Language :: Python :: 3',
