@@ -36,6 +36,25 @@ class Parts:
     )
     jax.block_until_ready(self.state.params)
 
+  def by_phases(self) -> None:
+    """The same as a program a phase."""
+    self.state, _ = self.program.update(
+      self.state,
+      self.frozen,
+      self.batch,
+      self.rows,
+      around=lambda _, run: run(),
+    )
+    jax.block_until_ready(self.state.params)
+
+  def ahead(self) -> None:
+    """The same, while the next step's rollouts are sampled."""
+    given = self.frozen, self.batch, self.rows
+    if self.state.pending_rollout is None:
+      self.state = self.program.ahead(self.state, *given)
+    self.state, _ = self.program.update(self.state, *given, self.batch)
+    jax.block_until_ready(self.state.params)
+
 
 Models = dict[str, tuple[api.LanguageModel, api.Params]]
 

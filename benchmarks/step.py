@@ -2,20 +2,25 @@
 
   python -m benchmarks.step --shape=llama --out=runs/benchmarks
 
-compares settings that leave the result alone: tokens whose logits are held at
-a time, micro-batches, recomputed and scanned layers. Data and logging are left
-out; `benchmarks.peers` has them. `--shape=tiny-llama` takes seconds.
+compares ways to one result: tokens whose logits are held at a time, a program a
+phase, micro-batches, recomputed and scanned layers; and rollouts a step ahead,
+whose result is another. Data and logging are left out; `benchmarks.peers` has
+them. `--shape=tiny-llama` takes seconds.
 """
 
 from typing import Any
 
 from benchmarks import phases, programs, roofline, shapes, tables
 
+# Variants that run a step otherwise: methods of `programs.Parts`.
+WAYS = {'a program a phase': 'by_phases', 'rollouts ahead': 'ahead'}
+
 
 def variants(shape: shapes.Shape) -> dict[str, tuple[dict, dict]]:
   """Returns options of models and of `step.Settings`, by name."""
   return {
     'base': ({}, {}),
+    **dict.fromkeys(WAYS, ({}, {})),
     'logits of 64 tokens': ({}, {'chunk_size': 64}),
     'logits of all tokens': ({}, {'chunk_size': 10**9}),
     'micro-batches of half': ({}, {'micro_batch': shape.batch // 2}),
@@ -36,7 +41,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     model, settings = options
     settings = {'measure_every': 10**6, **settings}
     pair = programs.fresh(shape, args.dtype, **model)
-    made[name] = programs.make(shape, pair, **settings).update
+    parts = programs.make(shape, pair, **settings)
+    made[name] = getattr(parts, WAYS.get(name, 'update'))
   itemsize = 2 if args.dtype == 'bfloat16' else 4
   cost = roofline.step(shape, itemsize)
   tokens = shape.batch * shape.response

@@ -237,6 +237,18 @@ def _model_problems(c: Config, mode: str) -> list[str]:
         families.get(config)
     except ValueError as error:
       found.append(f'{role}.config: {error}')
+  if mode == 'generate' and c.generate.draft_tokens:
+    if c.generate.model != 'teacher' or c.generate.beams > 1:
+      found.append(
+        f'generate.draft_tokens={c.generate.draft_tokens}: the student drafts '
+        "for a teacher that samples; set generate.model='teacher' and "
+        'generate.beams=1'
+      )
+    elif not given(c.student):
+      found.append(
+        f'generate.draft_tokens={c.generate.draft_tokens}, but neither '
+        'student.path nor student.config is given, which drafts'
+      )
   if mode == 'generate' and not given(getattr(c, c.generate.model)):
     found.append(
       f'generate.model={c.generate.model!r}, but neither '

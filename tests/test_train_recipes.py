@@ -41,7 +41,7 @@ def stale(tiny_data):
 
   A behaviour policy, parameters of a term's own, a second task, several updates
   on each rollout, rollouts that wait for the next step, and a teacher that
-  answers online.
+  answers online, from what the student drafts.
   """
   return {
     'recipe': {
@@ -69,6 +69,7 @@ def stale(tiny_data):
     'rollout_ahead': True,
     'updates_per_rollout': 2,
     'task__teacher_responses': 'online',
+    'teacher_sampling__draft_tokens': 2,
   }
 
 
@@ -99,6 +100,7 @@ def test_a_killed_run_ends_where_an_undisturbed_one_ends(
   for line in logged(killed):
     assert line['skipped'] == 0
     assert np.isfinite(line['reward/induced'])
+    assert 0 < line['rollout/teacher/accepted'] <= 1
 
 
 def test_decoder_only_models_are_trained_and_left_behind(quick, tmp_path):
