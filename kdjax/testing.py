@@ -36,6 +36,10 @@ class TabularState:
     """Keeps the first `lengths[b]` response tokens of every row."""
     return dataclasses.replace(self, length=lengths)
 
+  def narrow(self, length: int) -> 'TabularState':
+    """Drops the room past the first `length` response tokens."""
+    return dataclasses.replace(self, tokens=self.tokens[:, :length])
+
 
 @dataclasses.dataclass(frozen=True)
 class TabularModel:

@@ -2,9 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from kdjax import checks, generate, train
+from kdjax import checks, generate, train, types
 from kdjax.data import responses
 
 
@@ -52,6 +53,26 @@ def test_every_example_has_a_response(greedy):
   assert all(1 <= len(r['tokens']) <= 6 for r in found)
 
 
+def test_drafts_change_no_greedy_response(greedy, teacher, tmp_path):
+  write(teacher(generate__draft_tokens=2), tmp_path)
+  assert records(tmp_path) == records(greedy)
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    ({'generate__beams': 2}, "model='teacher' and generate.beams=1"),
+    ({'student__config': {}}, 'neither student.path'),
+  ],
+)
+def test_drafts_need_a_teacher_that_samples_and_a_student(
+  teacher, overrides, message
+):
+  config = teacher(generate__draft_tokens=2, **overrides)
+  with pytest.raises(ValueError, match=message):
+    checks.validate(config, 'generate')
+
+
 def test_interrupted_generation_goes_on(
   greedy, teacher, tmp_path, monkeypatch, contents
 ):
@@ -92,6 +113,63 @@ def test_samples_differ_by_example_and_beams_are_searched(teacher, tmp_path):
   # 24 to 48 draws at temperature 1 from a model that is far from certain.
   assert len({tuple(r['tokens']) for r in records(sampled)}) > 4
   assert len(records(searched)) == 8
+
+
+@pytest.fixture(scope='module')
+def ragged(tmp_path_factory):
+  """A split whose prompts have from one to eight tokens, in no order."""
+  folder = tmp_path_factory.mktemp('ragged')
+  rng = np.random.default_rng(0)
+  rows = []
+  for length in rng.permutation(np.arange(32) % 7 + 1):
+    word = ' '.join(rng.choice(list('abcdefgh'), length))
+    rows.append({'spelling': word, 'sounds': 'AH B'})
+  lines = ''.join(json.dumps(row) + '\n' for row in rows)
+  (folder / 'train.jsonl').write_text(lines)
+  return folder
+
+
+@pytest.mark.parametrize('side', ['left', 'right'])
+def test_alike_prompts_together_get_the_responses_of_all_in_order(
+  side, ragged, teacher, tmp_path, monkeypatch
+):
+  config = teacher(
+    task__args__path=f'{ragged}/{{split}}.jsonl',
+    task__prompt_padding=side,
+    generate__temperature=1.0,
+    generate__shard_size=16,
+    generate__batch_size=4,
+  )
+  widths = []
+  trim = generate._trim
+
+  def spy(*args, **options):
+    widths.append(trim(*args, **options).mask.shape[1])
+    return trim(*args, **options)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(generate, '_trim', spy)
+    write(config, tmp_path / 'sorted')
+  assert len(widths) == 8
+  assert set(widths) == {4, 8}
+  with monkeypatch.context() as patch:
+    patch.setattr(generate, '_trim', lambda prompt, left: prompt)
+    patch.setattr(np, 'argsort', lambda lengths, kind: np.arange(lengths.size))
+    write(config, tmp_path / 'plain')
+  assert records(tmp_path / 'sorted') == records(tmp_path / 'plain')
+  # Other rows' numbers would give others: the responses do differ.
+  assert len({tuple(r['tokens']) for r in records(tmp_path / 'plain')}) > 8
+
+
+@pytest.mark.parametrize('left', [False, True])
+@pytest.mark.parametrize('longest', range(8))
+def test_trimming_keeps_every_token(longest, left):
+  real = np.arange(7) < np.array([[longest], [longest // 2]])
+  mask = real[:, ::-1] if left else real
+  kept = generate._trim(types.Prompt(mask.astype(int), mask), left)
+  np.testing.assert_array_equal(kept.mask.sum(1), mask.sum(1))
+  np.testing.assert_array_equal(kept.tokens, kept.mask)
+  assert kept.mask.shape[1] == (4 if longest <= 4 else 7)
 
 
 def test_seqkd_learns_from_the_responses(greedy, teacher, tiny, tmp_path):

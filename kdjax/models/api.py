@@ -31,6 +31,10 @@ class DecodeState(Protocol):
   def rewind(self, lengths: jax.Array) -> 'DecodeState':
     """Keeps the first `lengths[b]` response tokens of every row."""
 
+  # Optional: without it, all tokens are decoded at full capacity.
+  def narrow(self, length: int) -> 'DecodeState':
+    """Drops the room for all but the first `length` response tokens."""
+
 
 class LanguageModel(Protocol):
   """A model's architecture: hashable and without arrays, a fit static argument.

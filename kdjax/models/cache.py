@@ -53,6 +53,21 @@ class DecodeState:
       prompt_mask=self.prompt_mask[rows],
     )
 
+  def narrow(self, length: int) -> 'DecodeState':
+    """Drops the room past the first `length` response tokens."""
+
+    def cut(layer):
+      return dataclasses.replace(
+        layer,
+        keys=layer.keys[..., : self.start + length, :],
+        values=layer.values[..., : self.start + length, :],
+      )
+
+    layers = jax.tree.map(
+      cut, self.layers, is_leaf=lambda x: isinstance(x, LayerCache)
+    )
+    return dataclasses.replace(self, layers=layers)
+
   def rewind(self, lengths: jax.Array) -> 'DecodeState':
     """Keeps the first `lengths[b]` response tokens of every row.
 

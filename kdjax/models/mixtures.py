@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -25,6 +26,12 @@ class MixtureState:
   def rewind(self, lengths: jax.Array) -> 'MixtureState':
     """Keeps the first `lengths[b]` response tokens of every row."""
     return MixtureState(self.a.rewind(lengths), self.b.rewind(lengths))
+
+  @property
+  def narrow(self) -> Callable[[int], 'MixtureState']:
+    """Cuts both models' room; missing where either state has no `narrow`."""
+    a, b = self.a.narrow, self.b.narrow
+    return lambda length: MixtureState(a(length), b(length))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,10 @@
-"""Generation: one prefill, then blocks of tokens until every row is done."""
+"""Generation: one prefill, then blocks of tokens until every row is done.
+
+Calls only a model's `prefill` and `decode`, without dropout, and is compiled
+once for every set of shapes and of static settings: all but the arrays and the
+temperature. No gradient flows through it. From 256 tokens on, early ones are
+decoded with a part of the cache, if the model's state can `narrow(length)`.
+"""
 
 import dataclasses
 import functools
@@ -12,6 +18,7 @@ import numpy as np
 from kdjax import types
 from kdjax.models import api
 from kdjax.sampling import logits as logits_lib
+from kdjax.sampling import loop as loop_lib
 from kdjax.sampling import rules as rules_lib
 
 
@@ -28,7 +35,7 @@ class _Settings:
   top_p: float
   min_p: float
   samples: int
-  block: int
+  parts: loop_lib.Parts
 
 
 def generate(
@@ -48,19 +55,16 @@ def generate(
   suppress_ids: Sequence[int] = (),
   row_ids: jax.Array | None = None,
   samples_per_prompt: int = 1,
-  block: int = 16,
+  block: int = 8,
+  compact: bool = True,
 ) -> types.Response:
   """Samples responses y_t ~ truncate(softmax(z_t / temperature)), T tokens.
 
   The key of row i at token t is `fold_in(fold_in(key, row_ids[i]), t)`, so a
-  row's sample depends neither on `block` nor on the rest of its batch (as far
-  as its logits don't: kernels may round differently at another batch size).
-  Sample j > 0 of a prompt folds -j into the row's key first: asking for more
-  samples changes none of the earlier ones.
-
-  Calls only `prefill` and `decode`, without dropout, and is compiled once for
-  every set of shapes and of static settings: all but the arrays and the
-  temperature. No gradient flows through it.
+  row's sample depends neither on `block` and `compact` nor on the rest of its
+  batch (as far as its logits don't: kernels may round differently at another
+  batch size). Sample j > 0 of a prompt folds -j into the row's key first: more
+  samples change none of the earlier ones.
 
   Args:
     model: any language model; hashable.
@@ -69,19 +73,21 @@ def generate(
     key: a PRNG key.
     max_new_tokens: T. The response always has T positions.
     min_new_tokens: suppresses end-of-sequence tokens before this many tokens.
-    temperature: divides the logits; scalar or [B], may be traced. 0 is greedy
-      decoding; a Python 0 compiles to a plain argmax.
+    temperature: a scalar or [B], may be traced. 0 is greedy decoding; a Python
+      0 compiles to a plain argmax.
     top_k: keeps the k likeliest tokens; 0 keeps all.
     top_p: keeps the likeliest tokens that hold this mass; 1 keeps all.
     min_p: keeps tokens of at least this share of the likeliest's probability.
     eos_id: what ends a response, one id or several; default `model.eos_ids`.
     pad_id: fills positions after the end; default `model.pad_id`.
     suppress_ids: ids never sampled. Nor are those from `model.num_tokens` on.
-    row_ids: [B] integers that select the random numbers of each row, such as
-      example ids; default 0, 1, ..., B-1.
-    samples_per_prompt: n responses a prompt, from one prefill; the result has
-      B * n rows, those of a prompt adjacent.
-    block: the most tokens decoded between two looks at whether all are done.
+    row_ids: [B] integers, such as example ids, that select each row's random
+      numbers; default 0, 1, ..., B-1.
+    samples_per_prompt: n responses a prompt, adjacent: B * n rows.
+    block: the most tokens decoded between two looks at which rows are done.
+    compact: goes on with half of 16 rows or more once the others are done, if T
+      is 32 or more, and with a quarter from 64 on. Compiles the loop two or
+      three times, for nothing if all are equally long. Off on several devices.
 
   Returns:
     A Response of [B, T] arrays. `sampling_logprobs` belong to the tempered,
@@ -103,12 +109,34 @@ def generate(
     pad_id=pad_id,
     suppress_ids=suppress_ids,
   )
-  settings = _settings(
-    rules, temperature, top_k, top_p, min_p, samples_per_prompt, block
-  )
   row_ids = _row_ids(row_ids, jax.tree.leaves(prompt)[0].shape[0])
+  filters = top_k, top_p, min_p
+  _check_settings(temperature, *filters, samples_per_prompt, block)
+  parts = loop_lib.cut(
+    max_new_tokens, row_ids.size * samples_per_prompt, block, _may(compact)
+  )
+  settings = _settings(rules, temperature, filters, samples_per_prompt, parts)
   temperature = jnp.asarray(temperature, jnp.float32)
   return _generate(model, settings, params, prompt, key, temperature, row_ids)
+
+
+def _may(compact: bool) -> bool:
+  """Whether rows may leave the batch: not where devices have their own."""
+  return compact and jax.sharding.get_abstract_mesh().size <= 1
+
+
+def _settings(rules, temperature, filters, samples, parts) -> _Settings:
+  """Returns what the compiled part is compiled for."""
+  top_k, top_p, min_p = filters
+  return _Settings(
+    rules=rules,
+    greedy=None if isinstance(temperature, jax.Array) else temperature == 0,
+    top_k=int(top_k),
+    top_p=float(top_p),
+    min_p=float(min_p),
+    samples=int(samples),
+    parts=parts,
+  )
 
 
 def _row_ids(row_ids: jax.Array | None, rows: int) -> jax.Array:
@@ -120,20 +148,6 @@ def _row_ids(row_ids: jax.Array | None, rows: int) -> jax.Array:
       f'({rows},) was expected.'
     )
   return row_ids
-
-
-def _settings(rules, temperature, top_k, top_p, min_p, samples, block):
-  """Returns what the compiled part is compiled for."""
-  _check_settings(temperature, top_k, top_p, min_p, samples, block)
-  return _Settings(
-    rules=rules,
-    greedy=None if isinstance(temperature, jax.Array) else temperature == 0,
-    top_k=int(top_k),
-    top_p=float(top_p),
-    min_p=float(min_p),
-    samples=int(samples),
-    block=_block_size(rules.max_new_tokens - 1, int(block)),
-  )
 
 
 def _check_settings(temperature, top_k, top_p, min_p, samples, block) -> None:
@@ -174,69 +188,36 @@ def _generate(model, settings, params, prompt, key, temperature, row_ids):
   if settings.samples > 1:
     rows = jnp.repeat(jnp.arange(row_ids.size), settings.samples)
     logits, state = logits[rows], state.take(rows)
-  first, done = choose(logits, 0, jnp.zeros(temperature.shape, bool))
+  rows = jnp.arange(temperature.size)
+  first, done = choose(rows, logits, 0, jnp.zeros(rows.shape, bool))
 
-  def step(carry, position):
+  def step(rows, carry, position):
     state, token, done = carry
     logits, state = model.decode(params, state, token[:, None])
-    column, done = choose(logits[:, 0], position, done)
+    column, done = choose(rows, logits[:, 0], position, done)
     return (state, column.tokens, done), column
 
-  carry = (state, first.tokens, done)
-  columns = _scan_blocks(step, carry, first, settings)
+  columns = _columns(settings, first)
+  if length > 1:
+    start = jnp.int32(1), rows, state, first.tokens, done, columns
+    columns = loop_lib.run(settings.parts, step, loop_lib.Loop(*start))
   return jax.tree.map(lambda column: column[:length].T, columns)
 
 
-def _scan_blocks(step, carry, first, settings):
-  """Scans `step` in blocks until all rows are done; columns [>= T, B].
-
-  The last block may run past T. What it decodes there is dropped.
-  """
-  length, size = settings.rules.max_new_tokens, settings.block
-  blocks = -(-(length - 1) // size)
-  if not blocks:
-    return jax.tree.map(lambda column: column[None], first)
+def _columns(settings: _Settings, first: types.Response) -> types.Response:
+  """Returns columns [T or more, B] of which only the first isn't blank."""
 
   def start(column, fill):
-    rest = jnp.full((blocks * size, *column.shape), fill, column.dtype)
+    rest = settings.parts.ends[-1] - 1
+    rest = jnp.full((rest, *column.shape), fill, column.dtype)
     return jnp.concatenate([column[None], rest])
 
   blank = types.Response(settings.rules.pad_id, False, 0.0, 0.0)
-
-  def unfinished(loop):
-    position, (_, _, done), _ = loop
-    return (position < length) & ~jnp.all(done)
-
-  def run_block(loop):
-    position, carry, columns = loop
-    carry, new = jax.lax.scan(step, carry, position + jnp.arange(size))
-    columns = jax.tree.map(
-      lambda old, new: jax.lax.dynamic_update_slice_in_dim(
-        old, new, position, axis=0
-      ),
-      columns,
-      new,
-    )
-    return position + size, carry, columns
-
-  loop = (jnp.int32(1), carry, jax.tree.map(start, first, blank))
-  return jax.lax.while_loop(unfinished, run_block, loop)[2]
+  return jax.tree.map(start, first, blank)
 
 
-def _block_size(steps: int, block: int) -> int:
-  """Returns the size up to `block` that overruns `steps` least.
-
-  63 steps make 7 blocks of 9 rather than 4 of 16. Sizes under half of `block`
-  aren't tried: they would look for the end too often.
-  """
-  most = max(1, min(block, steps))
-  return min(
-    range((most + 1) // 2, most + 1), key=lambda size: (-steps % size, -size)
-  )
-
-
-def _choose(settings, uniforms, temperature, logits, position, done):
-  """Chooses the tokens at `position` from logits [B, V].
+def _choose(settings, uniforms, temperature, rows, logits, position, done):
+  """Chooses the tokens of `rows` [R] at `position` from logits [R, V].
 
   Returns:
     One column of the response, and which rows are done after it.
@@ -248,7 +229,9 @@ def _choose(settings, uniforms, temperature, logits, position, done):
     token = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
     logprob = jnp.zeros(token.shape, jnp.float32)
   else:
-    token, logprob = _sample(settings, uniforms[position], temperature, allowed)
+    token, logprob = _sample(
+      settings, uniforms[position, rows], temperature[rows], allowed
+    )
   policy = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
   policy = policy - jax.nn.logsumexp(logits, axis=-1)
   column = types.Response(
@@ -261,7 +244,7 @@ def _choose(settings, uniforms, temperature, logits, position, done):
 
 
 def _sample(settings, uniforms, temperature, allowed):
-  """Draws tokens [B] from logits [B, V]; greedily where temperature is 0."""
+  """Draws tokens [R] from logits [R, V]; greedily where temperature is 0."""
   cold = temperature == 0
   tempered = allowed / jnp.where(cold, 1.0, temperature)[:, None]
   kept = logits_lib.truncate(
@@ -284,11 +267,13 @@ def _row_keys(key: jax.Array, row_ids: jax.Array, samples: int) -> jax.Array:
     # sample would depend on its batch: they only seed threefry.
     bits = jax.random.bits(key, (2,), jnp.uint32)
     key = jax.random.wrap_key_data(bits, impl='threefry2x32')
-  fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, row_ids)
+  fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+  keys = fold(key, row_ids)
   # As a token position never is, -j is free to number samples.
-  more = [fold(keys, jnp.uint32(2**32 - j)) for j in range(1, samples)]
-  return jnp.stack([keys, *more], axis=1).reshape(-1, *keys.shape[1:])
+  numbers = -jnp.arange(1, samples, dtype=jnp.uint32)
+  more = jax.vmap(fold, in_axes=(0, None))(keys, numbers)
+  keys = jnp.concatenate([keys[:, None], more], axis=1)
+  return keys.reshape(-1, *keys.shape[2:])
 
 
 def _uniforms(keys: jax.Array, length: int) -> jax.Array:

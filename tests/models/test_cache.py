@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +59,29 @@ def test_take_gathers_rows_of_everything(scan):
   for a, b in zip(jax.tree.leaves(taken.layers), jax.tree.leaves(state.layers)):
     np.testing.assert_array_equal(a, b[:, rows] if scan else b[rows])
   assert taken.index == 4 and taken.start == 2
+
+
+@pytest.mark.parametrize('scan', [False, True])
+def test_narrow_keeps_room_for_the_first_response_tokens(scan):
+  state = make_state(scan)
+  narrow = state.narrow(3)
+  for a, b in zip(
+    jax.tree.leaves(narrow.layers), jax.tree.leaves(state.layers)
+  ):
+    np.testing.assert_array_equal(a, b[..., :5, :])
+  assert narrow.index == 4 and narrow.start == 2
+
+
+def test_narrow_leaves_the_encoders_keys_alone():
+  state = make_state(False)
+  cross = jnp.ones((B, K, 9, H))
+  layers = tuple(
+    dataclasses.replace(layer, cross_keys=cross, cross_values=cross)
+    for layer in state.layers
+  )
+  narrow = dataclasses.replace(state, layers=layers).narrow(1)
+  assert narrow.layers[0].keys.shape[2] == 3
+  assert narrow.layers[0].cross_keys.shape[2] == 9
 
 
 def test_rewind_counts_response_tokens():

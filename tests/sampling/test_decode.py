@@ -7,9 +7,19 @@ import pytest
 
 from kdjax import models, sampling, testing, types
 from kdjax.models import api
+from kdjax.sampling import decode
 
 KEY = jax.random.key(0)
 ROWS = 8
+# What key 0 gave from the beginning; seeds in papers and logs rest on it.
+FIRST_SAMPLES = [
+  [1, 0, 0, 0, 0, 0],
+  [2, 0, 3, 1, 0, 0],
+  [1, 0, 0, 0, 0, 0],
+  [2, 1, 0, 0, 0, 0],
+  [2, 2, 1, 0, 0, 0],
+  [0, 2, 1, 0, 0, 0],
+]
 
 
 def setup(**options):
@@ -169,6 +179,25 @@ def test_more_samples_change_none_of_the_earlier_ones():
   np.testing.assert_allclose(
     three.policy_logprobs, jnp.where(three.mask, policy, 0.0), atol=1e-5
   )
+
+
+@pytest.mark.parametrize('samples', [1, 2, 5])
+def test_keys_of_samples_are_folded_one_by_one(samples):
+  ids = jnp.array([3, 0, 7])
+  found = decode._row_keys(KEY, ids, samples)
+  expected = []
+  for row in ids:
+    key = jax.random.fold_in(KEY, row)
+    expected.append(key)
+    for j in range(1, samples):
+      expected.append(jax.random.fold_in(key, jnp.uint32(2**32 - j)))
+  expected = jax.random.key_data(jnp.stack(expected))
+  assert_same(jax.random.key_data(found), expected)
+
+
+def test_samples_stay_what_they_were():
+  response = generate(samples_per_prompt=3)
+  np.testing.assert_array_equal(response.tokens[:6], FIRST_SAMPLES)
 
 
 def test_greedy_is_the_argmax_of_teacher_forcing():
