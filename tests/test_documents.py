@@ -37,7 +37,7 @@ def test_readme_code_prints_what_it_says():
 def test_ci_runs_the_command_of_the_readme():
   (command,) = [b for b in blocks(README, 'bash') if './check' in b]
   script = (ROOT / '.ci' / 'run').read_text()
-  assert script.endswith(f'\n{command}')
+  assert script.endswith(f'\n{command}./check -m slow\n')
   workflow = (ROOT / '.github' / 'workflows' / 'ci.yml').read_text()
   assert 'run: bash .ci/run\n' in workflow
   assert command in CONTRIBUTING

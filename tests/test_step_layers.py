@@ -123,6 +123,7 @@ def test_a_discriminator_learns_while_the_student_fools_it():
   assert any(jax.tree.leaves(changed['student']))
 
 
+@pytest.mark.slow
 def test_scanned_layers_and_micro_batches_change_nothing():
   results = []
   for scan, size in ((False, None), (True, 2)):

@@ -269,6 +269,7 @@ def test_metrics_are_read_a_step_late_and_nothing_waits(
   assert happened == [('dispatch', 1), *sum(late, []), ('fetch', 6)]
 
 
+@pytest.mark.slow
 def test_a_profile_holds_its_steps_and_changes_nothing(tiny, tmp_path):
   plain = trained(short(tiny), tmp_path / 'plain')
   config = short(tiny, profile='3-4', time_phases=True)

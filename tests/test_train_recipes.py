@@ -103,6 +103,7 @@ def test_a_killed_run_ends_where_an_undisturbed_one_ends(
     assert 0 < line['rollout/teacher/accepted'] <= 1
 
 
+@pytest.mark.slow
 def test_decoder_only_models_are_trained_and_left_behind(quick, tmp_path):
   causal = {
     'model_type': 'llama',
@@ -186,6 +187,7 @@ def test_pairs_are_read_from_a_file(quick, tiny_data, tmp_path):
   assert not (tmp_path / 'other').exists()
 
 
+@pytest.mark.slow
 def test_a_student_of_copied_layers_is_distilled(quick, tiny, tmp_path):
   wide = {**tiny().teacher.config.to_dict(), 'num_layers': 3}
   deep = build.build(quick(teacher__config=wide), wanted=('teacher',))

@@ -73,6 +73,7 @@ def test_loss_gradient_and_logits_are_torchs(saved, theirs):
   assert set(apart) == {'transformers'}
 
 
+@pytest.mark.slow
 def test_the_torch_loop_steps_and_never_ends_early(saved, theirs):
   shape, _ = saved
   loop, *_ = theirs

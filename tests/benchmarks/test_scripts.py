@@ -33,6 +33,7 @@ def quick(monkeypatch):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('script', RUNS, ids=lambda x: x.__name__)
 def test_script(script, tmp_path, capsys):
   flags = ['--shape=tiny-llama', '--rounds=1', '--limit=1', f'--out={tmp_path}']
@@ -110,6 +111,7 @@ def fail():
   raise KeyError('on purpose')
 
 
+@pytest.mark.slow
 def test_workers_step_when_asked_and_report_failures(tmp_path):
   entry = 'tests.benchmarks.test_scripts:echo'
   worker = workers.Worker('w', entry, {'value': 7}, str(tmp_path / 'log'))

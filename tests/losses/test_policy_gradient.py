@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import testing, types
-from kdjax.losses import divergences, rewards
+from kdjax import losses, testing, types
+from kdjax.losses import divergences
 from kdjax.losses.policy_gradient import (
   kl_estimate,
   policy_gradient,
@@ -113,10 +113,10 @@ def test_every_response_is_there_once():
 @pytest.mark.parametrize('value', ['max', 'expectation'])
 @pytest.mark.parametrize('baseline', [True, False])
 def test_llmr_ascends_the_expected_induced_reward(value, baseline):
-  reward = rewards.induced_reward(TEACHER_LOGITS, TOKENS, MASK, value=value)
-  returns = rewards.reward_to_go(reward, MASK)
+  reward = losses.induced_reward(TEACHER_LOGITS, TOKENS, MASK, value=value)
+  returns = losses.reward_to_go(reward, MASK)
   if baseline:
-    returns -= rewards.teacher_baseline(TEACHER_LOGITS)
+    returns -= losses.teacher_baseline(TEACHER_LOGITS)
 
   def surrogate(params):
     log_q = logprobs(params)
@@ -135,14 +135,14 @@ def test_llmr_ascends_the_expected_induced_reward(value, baseline):
 
 
 def test_a_potential_leaves_the_expected_gradient_as_it_is():
-  reward = rewards.induced_reward(TEACHER_LOGITS, TOKENS, MASK)
+  reward = losses.induced_reward(TEACHER_LOGITS, TOKENS, MASK)
   # Any function of the state; the tokens before decide the hidden state.
   potential = 3 * logits(policy(4))[..., 0]
   following = jnp.where(MASK[:, 1:], potential[:, 1:], 0.0)
   shaped = reward + potential - jnp.pad(following, ((0, 0), (0, 1)))
 
   def surrogate(params, reward):
-    returns = rewards.reward_to_go(reward, MASK)
+    returns = losses.reward_to_go(reward, MASK)
     return expected(params, policy_gradient(logprobs(params), returns))
 
   plain = gradient(functools.partial(surrogate, reward=reward), STUDENT)
@@ -155,13 +155,13 @@ def test_a_potential_leaves_the_expected_gradient_as_it_is():
 
 
 def test_dense_and_sparse_rewards_agree_in_expectation():
-  reward = rewards.induced_reward(TEACHER_LOGITS, TOKENS, MASK)
+  reward = losses.induced_reward(TEACHER_LOGITS, TOKENS, MASK)
 
   def surrogate(params, reward):
-    returns = rewards.reward_to_go(reward, MASK)
+    returns = losses.reward_to_go(reward, MASK)
     return expected(params, policy_gradient(logprobs(params), returns))
 
-  sparse = rewards.sparse_reward(reward, MASK)
+  sparse = losses.sparse_reward(reward, MASK)
   assert_same(
     gradient(functools.partial(surrogate, reward=sparse), STUDENT),
     gradient(functools.partial(surrogate, reward=reward), STUDENT),
@@ -181,8 +181,8 @@ def exact_reverse_kl(params):
 def minillm_surrogate(params, own, single_step):
   """Returns with or without r_t itself, and the exact divergence at s_t."""
   log_q = logprobs(params)
-  reward = rewards.reverse_kl_reward(logprobs(TEACHER), log_q, MASK)
-  returns = rewards.reward_to_go(reward, MASK) - (0 if own else reward)
+  reward = losses.reverse_kl_reward(logprobs(TEACHER), log_q, MASK)
+  returns = losses.reward_to_go(reward, MASK) - (0 if own else reward)
   loss = policy_gradient(log_q, returns)
   if single_step:
     loss += divergences.reverse_kl(logits(params), TEACHER_LOGITS)
@@ -204,10 +204,10 @@ def test_minillm_has_two_exact_gradients_and_its_code_adds_them_up():
 def test_minillm_scale_scales_the_gradient():
   def surrogate(params, scale):
     log_q = logprobs(params)
-    reward = rewards.reverse_kl_reward(
+    reward = losses.reverse_kl_reward(
       logprobs(TEACHER), log_q, MASK, scale=scale, clip=100.0
     )
-    returns = rewards.reward_to_go(reward, MASK)
+    returns = losses.reward_to_go(reward, MASK)
     return expected(params, policy_gradient(log_q, returns))
 
   doubled = gradient(functools.partial(surrogate, scale=0.5), STUDENT)
@@ -221,7 +221,7 @@ def test_minillm_scale_scales_the_gradient():
 def test_grpo_is_unbiased_up_to_the_share_of_its_own_reward(group_size):
   rows = range(len(TOKENS))
   groups = jnp.array(list(itertools.product(rows, repeat=group_size)))
-  advantages = rewards.group_advantages(
+  advantages = losses.group_advantages(
     SCORES[groups].reshape(-1), group_size, scale=False
   ).reshape(groups.shape)
 
@@ -247,14 +247,14 @@ def test_grpo_is_unbiased_up_to_the_share_of_its_own_reward(group_size):
 
 @pytest.mark.parametrize('alpha', [0.0, 0.3, 1.0])
 def test_gkd_with_a_reward_mixes_two_gradients(alpha):
-  reward = rewards.sparse_reward(REWARD, MASK)
+  reward = losses.sparse_reward(REWARD, MASK)
   baseline = 0.7  # Any number.
 
   def divergence(params):
     return divergences.reverse_kl(logits(params), TEACHER_LOGITS)
 
   def surrogate(params):
-    returns = rewards.reward_to_go(reward, MASK) - baseline
+    returns = losses.reward_to_go(reward, MASK) - baseline
     task = policy_gradient(logprobs(params), returns)
     lengths = MASK.sum(1, keepdims=True)
     loss = (1 - alpha) * task + alpha * divergence(params) / lengths
@@ -309,7 +309,7 @@ def test_whole_responses_are_reweighted_exactly_as_one_token():
 
 
 def test_product_ratios_are_exact_and_a_ratio_a_token_is_not():
-  returns = rewards.reward_to_go(REWARD, MASK)
+  returns = losses.reward_to_go(REWARD, MASK)
   log_ratio = logprobs(STUDENT) - logprobs(BEHAVIOUR)
   weight = jnp.exp(jnp.where(MASK, log_ratio, 0.0).sum(1, keepdims=True))
 
@@ -335,7 +335,7 @@ def test_product_ratios_are_exact_and_a_ratio_a_token_is_not():
 
 def test_a_ratio_a_token_ascends_the_behaviours_action_values():
   """E_b sum_t rho_t G_t = sum_s d_b(s) sum_a q(a | s) Q_b(s, a)."""
-  returns = rewards.reward_to_go(REWARD, MASK)
+  returns = losses.reward_to_go(REWARD, MASK)
   chance = probabilities(BEHAVIOUR)
 
   def action_value(row, t):

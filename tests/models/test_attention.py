@@ -204,6 +204,7 @@ def score(model, params, prompt, response):
   return logprobs, gradients
 
 
+@pytest.mark.slow
 @every_model
 @pytest.mark.parametrize(
   # bfloat16: some twenty roundings a path, each of up to 0.4 %, of logits
@@ -229,6 +230,7 @@ def test_models_score_alike(count, name, kind, dtype, atol):
   jax.tree.map(lambda a, b: close(a, b, atol * largest), again, gradients)
 
 
+@pytest.mark.slow
 @every_model
 def test_models_generate_alike(count, name):
   model, params = load(name)
@@ -248,6 +250,7 @@ def test_models_generate_alike(count, name):
   close(first.policy_logprobs, exact, 3e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['t5', 'gemma2'])
 def test_scanned_and_rematerialised_models_score_alike(count, name):
   config = CONFIGS[name]()
@@ -285,6 +288,7 @@ def test_captured_weights_still_come(name, capture):
   jax.tree.map(lambda a, b: close(a, b, 3e-5), second, first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['t5', 'gpt2'])
 def test_dropped_weights_are_dropped_all_the_same(name):
   model, params = load(name)
@@ -342,6 +346,7 @@ def test_cudnn_models_load_anywhere_and_may_not_turn_float32():
     models.copy_layers((model, params), 1, dtype='float32')
 
 
+@pytest.mark.slow
 @every_model
 def test_cudnn_models_lower_to_its_kernels(monkeypatch, name):
   """All but running it: no GPU is needed, nor the library's version."""

@@ -114,8 +114,8 @@ def test_generate_is_a_plain_loop_over_decode(cut):
     ('tabular', 2, (7, 19), (7, 3, 1)),  # odd sizes, ends that don't divide T
     ('tabular', 5, (6, 16, 21), (7, 3)),  # runs past T
     ('tabular', 1, (4, 9, 11, 18), (7,)),
-    ('t5', 2, (7, 19), (7, 3)),
-    ('mixture', 4, (9, 21), (7, 3)),
+    pytest.param('t5', 2, (7, 19), (7, 3), marks=pytest.mark.slow),
+    pytest.param('mixture', 4, (9, 21), (7, 3), marks=pytest.mark.slow),
   ],
 )
 def test_parts_change_no_sample(cut, name, block, ends, sizes):

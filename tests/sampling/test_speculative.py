@@ -100,6 +100,7 @@ def test_where_nothing_is_left_the_target_speaks(draft):
   assert_same(weights, p[:, 0])
 
 
+SLOW = pytest.mark.slow
 T = 4
 # Seeds and vocabulary sizes; the target's are 1 and 3.
 DRAFTS = dict(unlike=(2, 3), equal=(1, 3), smaller=(3, 2), larger=(4, 6))
@@ -123,14 +124,14 @@ def exact_distribution(temperature, filters):
 @pytest.mark.parametrize(
   'draft, count, temperature, filters',
   [
-    ('unlike', 1, 1.0, {}),
+    pytest.param('unlike', 1, 1.0, {}, marks=SLOW),
     ('unlike', 2, 1.0, {}),
-    ('unlike', 4, 0.6, {}),
-    ('unlike', 2, 1.5, {'top_k': 2}),
+    pytest.param('unlike', 4, 0.6, {}, marks=SLOW),
+    pytest.param('unlike', 2, 1.5, {'top_k': 2}, marks=SLOW),
     ('unlike', 3, 1.0, {'top_p': 0.8, 'min_p': 0.1}),
-    ('equal', 2, 1.0, {}),
+    pytest.param('equal', 2, 1.0, {}, marks=SLOW),
     ('smaller', 2, 1.0, {}),
-    ('larger', 2, 1.0, {}),
+    pytest.param('larger', 2, 1.0, {}, marks=SLOW),
   ],
 )
 def test_frequencies_match_enumeration(draft, count, temperature, filters):
@@ -338,7 +339,10 @@ def count_greedy(response, guesses):
   return accepted, proposed
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize(
+  'name',
+  ['t5', *(pytest.param(name, marks=SLOW) for name in ('gpt2', 'llama'))],
+)
 def test_greedy_equals_generate(name):
   model, params = tiny(name)
   # A draft that is right now and then, and reads something else.
@@ -363,6 +367,7 @@ def test_greedy_equals_generate(name):
   assert 0 < counts[0] < counts[1]
 
 
+@SLOW
 def test_families_and_padded_vocabularies_mix():
   model, params = tiny('t5')
   prompt = ragged_prompt()
