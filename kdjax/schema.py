@@ -242,8 +242,8 @@ class Config:
     steps: batches, each with `updates_per_rollout` updates.
     batch_size: rows of a batch, over all hosts.
     micro_batch_size: prompts whose gradients are computed at a time (0: all).
-    chunk_size: tokens whose logits are held at a time (0: as many as fit
-      `losses.chunks.CHUNK_BYTES`).
+    chunk_size: tokens whose logits are held at a time (0: as many as
+      `losses.chunks` has room for).
     max_skipped: consecutive non-finite updates after which a run stops.
     log_every: steps between lines of metrics.
     time_phases: time sampling, scoring and learning one by one, each waited

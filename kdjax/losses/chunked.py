@@ -67,8 +67,8 @@ def chunked(
       skipped: their values are 0, whatever stands there.
     args: keyword arguments of the loss: numbers, and arrays, scalars or [...],
       which are differentiated too. (What the loss closes over is not.)
-    chunk_size: tokens of a chunk; by default as many as keep the logits of one
-      model within `chunks.CHUNK_BYTES`.
+    chunk_size: tokens of a chunk; by default what `chunks.CHUNK_BYTES` and
+      `chunks.CHUNK_TOKENS` have room for.
     batch_axes: axes of `jax.set_mesh`'s mesh over which the first axis of the
       arrays is split. Each device then takes its own tokens.
 

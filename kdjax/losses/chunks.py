@@ -17,10 +17,14 @@ from jax.sharding import PartitionSpec
 
 from kdjax import types
 
-# Float32 logits of one model that a chunk may hold, in bytes. The gradient of
-# the head is added to once a chunk: with few tokens in each, that is most of
-# the time; with many, the logits leave the cache.
+# What a chunk may be: bytes of one model's float32 logits, and tokens. The
+# gradient of the head is added to once a chunk, most of the time where chunks
+# are of few tokens; logits leave a CPU's cache where they are of many. Of 512
+# tokens at V = 50,257 there, chunks of 64 took 0.70 of the time of all at once,
+# 74 (no whole number of matrix tiles) 0.85, 128 took 0.65 and twice the memory.
 CHUNK_BYTES = {'cpu': 16 * 2**20, 'other': 256 * 2**20}
+CHUNK_TOKENS = {'cpu': 128, 'other': 4096}
+_TILE = 64
 
 
 @types.struct
@@ -72,7 +76,7 @@ def make_plan(
   Args:
     tokens: [...], the shape of one value a token; the first axis may be split.
     vocab_size: V.
-    chunk_size: tokens of a chunk; None for what `CHUNK_BYTES` has room for.
+    chunk_size: tokens of a chunk; None for what there is room for.
     batch_axes: mesh axes that may split the first axis.
 
   Raises:
@@ -87,11 +91,18 @@ def make_plan(
     axes, parts = (), 1
   most = -(-math.prod(tokens) // parts)
   if chunk_size is None:
-    platform = 'cpu' if jax.default_backend() == 'cpu' else 'other'
-    chunk_size = max(8, CHUNK_BYTES[platform] // (4 * vocab_size))
+    return Plan(max(1, min(most, _room(vocab_size))), axes)
   # Of equal size: a last chunk of few tokens would cost as much as the others.
   chunks = max(1, -(-most // chunk_size))
   return Plan(max(1, -(-most // chunks)), axes)
+
+
+def _room(vocab_size: int) -> int:
+  """Returns how many tokens a chunk has room for."""
+  platform = 'cpu' if jax.default_backend() == 'cpu' else 'other'
+  tokens = CHUNK_BYTES[platform] // (4 * vocab_size)
+  tokens = max(8, min(tokens, CHUNK_TOKENS[platform]))
+  return tokens - tokens % _TILE if tokens > _TILE else tokens
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

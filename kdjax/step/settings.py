@@ -39,8 +39,8 @@ class Settings:
       policy, which rollouts are then sampled from; 0 samples from the student.
     micro_batch: rows whose gradients are computed at a time, or None for all.
       The update doesn't depend on it (up to rounding, and but for dropout).
-    chunk_size: tokens whose logits are held at a time; None for as many as fit
-      `losses.chunks.CHUNK_BYTES`. The update doesn't depend on it either.
+    chunk_size: tokens whose logits are held at a time, or None for as many as
+      `losses.chunks` has room for. The update doesn't depend on it either.
     measure_every: updates between measurements of both divergences.
   """
 

@@ -48,11 +48,18 @@ def test_chunks_are_alike_and_cover_all_tokens(tokens, size):
 
 
 def test_by_default_chunks_are_as_large_as_there_is_room():
-  for vocab_size in (100, 32_128, 256_000, 10**9):
+  room, most = chunks.CHUNK_BYTES['cpu'], chunks.CHUNK_TOKENS['cpu']
+  for vocab_size, expected in (
+    (100, most),
+    (32_128, most),
+    (50_257, 64),  # 83 have room, of which one tile is whole
+    (256_000, 16),
+    (10**9, 8),  # never less: the head is read for each chunk
+  ):
     plan = chunks.make_plan((10**6, 4), vocab_size)
-    size = 4 * vocab_size * plan.size
-    # Never less than 8 tokens, however many logits: the head is read for each.
-    assert plan.size == 8 or size <= chunks.CHUNK_BYTES['cpu'] < 1.1 * size
+    assert plan.size == expected
+    assert plan.size == 8 or 4 * vocab_size * plan.size <= room
+  assert chunks.make_plan((3, 4), 100).size == 12
 
 
 def test_devices_split_the_rows_that_they_divide():
