@@ -4,8 +4,8 @@
 
 measures whole steps (see `benchmarks.step`) at multiples of one size at a time,
 each in a process of its own, and writes growth-*.json, .md and .png. Memory is
-that of parameters and optimizer, which last, and the most that a step holds on
-top, compiled code left out. `exponent` is the slope between a
+that of parameters and optimizer, which last, and what XLA sets aside for the
+step on top. `exponent` is the slope between a
 point and the one before, on logarithmic axes: 1 is proportional.
 `--shape=tiny-llama --factors=1,2` takes a minute.
 """
@@ -53,13 +53,13 @@ def point(shape: dict[str, Any], dtype: str, rounds: int) -> dict[str, Any]:
   parts = programs.make(restored, pair, measure_every=10**6)
   parts.update()  # compiles
   held = sum(x.nbytes for x in jax.tree.leaves((parts.state, parts.frozen)))
-  peak = memory.Peak(memory.gauge())
+  planned = memory.temporary(parts.compiled())
   samples = [timing.measure(parts.update) for _ in range(rounds)]
   return {
     'seconds': [each.seconds for each in samples],
     'contention': [each.contention for each in samples],
     'held': held,
-    'bytes': held + peak.read(),
+    'bytes': held + planned,
   }
 
 

@@ -36,6 +36,11 @@ class Parts:
     )
     jax.block_until_ready(self.state.params)
 
+  def compiled(self) -> Any:
+    """The whole step's compiled program."""
+    given = self.frozen, self.batch, self.rows
+    return self.program.compile(self.state, *given)
+
   def by_phases(self) -> None:
     """The same as a program a phase."""
     self.state, _ = self.program.update(

@@ -76,11 +76,12 @@ class Program:
     batch: types.Batch,
     rows: int,
     following: types.Batch | None = None,
-  ) -> None:
-    """Compiles what `update` will run, where that is one program."""
-    if self.fused:
-      run, args = self._whole_step(state, frozen, batch, rows, following)
-      run.lower(*args).compile()
+  ) -> Any:
+    """Compiles and returns what `update` will run, if it is one program."""
+    if not self.fused:
+      return None
+    run, args = self._whole_step(state, frozen, batch, rows, following)
+    return run.lower(*args).compile()
 
   def ahead(
     self,
