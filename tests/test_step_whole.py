@@ -90,6 +90,7 @@ def test_rollouts_ahead_are_by_the_policy_one_step_older(run):
   assert_same(after.pending_rollout[0], views)
 
 
+@pytest.mark.slow
 def test_rollouts_in_another_dtype_are_those_of_a_cast_model():
   config = {**tiny.MODEL, 'vocab_size': V}
   model, params = models.from_config(config, jax.random.key(3))

