@@ -87,6 +87,9 @@ class Trainer:
   @contextlib.contextmanager
   def _compiling(self, current: state.State, start: int) -> Iterator[None]:
     """Compiles the step while the first evaluation runs."""
+    if self.config.time_phases:
+      yield  # its phases are programs of their own
+      return
     batch = following = self._place(next(self.run.train_iterator()))
     if not self.config.rollout_ahead:
       following = None

@@ -17,6 +17,7 @@ import numpy as np
 
 from kdjax import types
 from kdjax.models import api
+from kdjax.sampling import draws
 from kdjax.sampling import logits as logits_lib
 from kdjax.sampling import loop as loop_lib
 from kdjax.sampling import rules as rules_lib
@@ -109,9 +110,9 @@ def generate(
     pad_id=pad_id,
     suppress_ids=suppress_ids,
   )
-  row_ids = _row_ids(row_ids, jax.tree.leaves(prompt)[0].shape[0])
+  row_ids = draws.row_ids(row_ids, jax.tree.leaves(prompt)[0].shape[0])
   filters = top_k, top_p, min_p
-  _check_settings(temperature, *filters, samples_per_prompt, block)
+  draws.check(temperature, *filters, samples_per_prompt, block)
   parts = loop_lib.cut(
     max_new_tokens, row_ids.size * samples_per_prompt, block, _may(compact)
   )
@@ -139,36 +140,6 @@ def _settings(rules, temperature, filters, samples, parts) -> _Settings:
   )
 
 
-def _row_ids(row_ids: jax.Array | None, rows: int) -> jax.Array:
-  """Returns the rows' ids [B], by default 0, 1, ..., B-1."""
-  row_ids = jnp.arange(rows) if row_ids is None else jnp.asarray(row_ids)
-  if row_ids.shape != (rows,):
-    raise ValueError(
-      f'row_ids has shape {row_ids.shape}; the prompt has {rows} rows, so '
-      f'({rows},) was expected.'
-    )
-  return row_ids
-
-
-def _check_settings(temperature, top_k, top_p, min_p, samples, block) -> None:
-  """Raises ValueError for a setting out of its range."""
-  for name, value, good, expected in (
-    ('top_k', top_k, top_k >= 0, '0 (off) or more'),
-    ('top_p', top_p, 0 < top_p <= 1, 'above 0 and at most 1 (off)'),
-    ('min_p', min_p, 0 <= min_p <= 1, 'from 0 (off) to 1'),
-    ('samples_per_prompt', samples, samples >= 1, '1 or more'),
-    ('block', block, block >= 1, '1 or more'),
-  ):
-    if not good:
-      raise ValueError(f'{name} is {value}; it must be {expected}.')
-  # Reading a traced temperature is impossible, an array's costs a transfer.
-  if not isinstance(temperature, jax.Array) and not (0 <= temperature < np.inf):
-    raise ValueError(
-      f'temperature is {temperature}; it must be 0 (greedy) or a positive '
-      'number.'
-    )
-
-
 @functools.partial(jax.jit, static_argnames=('model', 'settings'))
 def _generate(model, settings, params, prompt, key, temperature, row_ids):
   """The compiled part of `generate`."""
@@ -178,7 +149,8 @@ def _generate(model, settings, params, prompt, key, temperature, row_ids):
   length = settings.rules.max_new_tokens
   uniforms = None
   if not settings.greedy:
-    uniforms = _uniforms(_row_keys(key, row_ids, settings.samples), length)
+    keys = draws.row_keys(key, row_ids, settings.samples)
+    uniforms = draws.uniforms(keys, length)
   temperature = jnp.repeat(
     jnp.broadcast_to(temperature, row_ids.shape), settings.samples
   )
@@ -258,34 +230,3 @@ def _sample(settings, uniforms, temperature, allowed):
     token = jnp.where(cold, jnp.argmax(allowed, axis=-1), token)
     logprob = jnp.where(cold, 0.0, logprob)
   return token.astype(jnp.int32), logprob
-
-
-def _row_keys(key: jax.Array, row_ids: jax.Array, samples: int) -> jax.Array:
-  """Returns the keys of all rows, [B * samples]."""
-  if str(jax.random.key_impl(key)) != 'threefry2x32':
-    # The hardware generators give other bits under vmap than alone, so a row's
-    # sample would depend on its batch: they only seed threefry.
-    bits = jax.random.bits(key, (2,), jnp.uint32)
-    key = jax.random.wrap_key_data(bits, impl='threefry2x32')
-  fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-  keys = fold(key, row_ids)
-  # As a token position never is, -j is free to number samples.
-  numbers = -jnp.arange(1, samples, dtype=jnp.uint32)
-  more = jax.vmap(fold, in_axes=(0, None))(keys, numbers)
-  keys = jnp.concatenate([keys[:, None], more], axis=1)
-  return keys.reshape(-1, *keys.shape[2:])
-
-
-def _uniforms(keys: jax.Array, length: int) -> jax.Array:
-  """Returns two numbers in (0, 1) a token, [T, B, 2] float32.
-
-  Drawn before the loop, whose body then holds no random number generator.
-  """
-
-  def draw(position, key):
-    return jax.random.bits(jax.random.fold_in(key, position), (2,), jnp.uint32)
-
-  over_rows = jax.vmap(draw, in_axes=(None, 0))
-  bits = jax.vmap(over_rows, in_axes=(0, None))(jnp.arange(length), keys)
-  # The middles of 2^23 equal intervals, all exact in float32: never 0 nor 1.
-  return ((bits >> 9).astype(jnp.float32) + 0.5) * 2.0**-23

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 
 from kdjax import types
 from kdjax.models import api
-from kdjax.sampling import decode
+from kdjax.sampling import draws
 from kdjax.sampling import logits as logits_lib
 from kdjax.sampling import rules as rules_lib
 
@@ -142,7 +142,7 @@ def speculate(
     (prompt, draft_prompt),
     key,
     jnp.asarray(temperature, jnp.float32),
-    decode._row_ids(row_ids, len(jax.tree.leaves(prompt)[0])),
+    draws.row_ids(row_ids, len(jax.tree.leaves(prompt)[0])),
   )
 
 
@@ -150,7 +150,7 @@ def _settings(rules, temperature, filters, draft_tokens) -> _Settings:
   """Returns what the compiled part is compiled for."""
   if jnp.ndim(temperature):
     temperature = jnp.asarray(temperature)
-  decode._check_settings(temperature, *filters, 1, 1)
+  draws.check(temperature, *filters)
   top_k, top_p, min_p = filters
   return _Settings(
     rules=rules,
@@ -189,7 +189,7 @@ def _speculate(models, settings, params, prompts, key, temperature, row_ids):
   params = jax.lax.stop_gradient(params)
   rules, count = settings.rules, settings.draft_tokens
   temperature = jnp.broadcast_to(temperature, row_ids.shape)
-  keys = decode._row_keys(key, row_ids, 1)
+  keys = draws.row_keys(key, row_ids, 1)
   (logits, target_state), (_, draft_state) = (
     # A row's last round starts at T - 1 or before and reads k tokens more.
     model.prefill(own, prompt, rules.max_new_tokens + count)
@@ -200,7 +200,7 @@ def _speculate(models, settings, params, prompts, key, temperature, row_ids):
 
   def run_round(loop):
     round_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, loop.round)
-    draw = decode._uniforms(round_keys, 2 * count + 1)
+    draw = draws.uniforms(round_keys, 2 * count + 1)
     proposals, probs, draft_state = propose(draw, loop)
     last = _at(loop.response.tokens, loop.length - 1)
     logits, target_state = models[0].decode(
@@ -211,7 +211,7 @@ def _speculate(models, settings, params, prompts, key, temperature, row_ids):
 
   loop = _start(rules, logits.shape[0], (target_state, draft_state))
   # The first token ends a round in which nothing was drafted.
-  draw, logits = decode._uniforms(keys, 1), logits[:, None]
+  draw, logits = draws.uniforms(keys, 1), logits[:, None]
   nothing = loop.response.tokens[:, :0], logits[:, :0]
   loop = _commit(rules, loop, *verify(draw, loop, logits, *nothing))
   loop = jax.lax.while_loop(lambda x: ~jnp.all(x.done), run_round, loop)

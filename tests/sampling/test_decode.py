@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 
 from kdjax import models, sampling, testing, types
-from kdjax.models import api
-from kdjax.sampling import decode
+from kdjax.sampling import draws
+from tests.sampling.cases import (
+  KEY,
+  ROWS,
+  chosen,
+  full_logits,
+  logprobs,
+  make_prompt,
+)
 
-KEY = jax.random.key(0)
-ROWS = 8
 # What key 0 gave from the beginning; seeds in papers and logs rest on it.
 FIRST_SAMPLES = [
   [1, 0, 0, 0, 0, 0],
@@ -26,30 +31,12 @@ def setup(**options):
   return testing.tabular(jax.random.key(1), **options)
 
 
-def make_prompt(rows=ROWS):
-  tokens = jax.random.randint(jax.random.key(5), (rows, 3), 0, 4)
-  return types.Prompt(tokens, jnp.ones((rows, 3), bool))
-
-
 def generate(prompt=None, key=KEY, **settings):
   """Samples 6 tokens; equal settings are compiled once for all tests."""
   prompt = make_prompt() if prompt is None else prompt
   return sampling.generate(
     *setup(), prompt, key, **{'max_new_tokens': 6, **settings}
   )
-
-
-logprobs = jax.jit(api.logprobs, static_argnums=0)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def full_logits(model, params, prompt, tokens):
-  return model.head(params, model.hidden_states(params, prompt, tokens))
-
-
-@jax.jit
-def chosen(scores, tokens):
-  return jnp.take_along_axis(scores, tokens[..., None], -1)[..., 0]
 
 
 def assert_same(a, b):
@@ -184,7 +171,7 @@ def test_more_samples_change_none_of_the_earlier_ones():
 @pytest.mark.parametrize('samples', [1, 2, 5])
 def test_keys_of_samples_are_folded_one_by_one(samples):
   ids = jnp.array([3, 0, 7])
-  found = decode._row_keys(KEY, ids, samples)
+  found = draws.row_keys(KEY, ids, samples)
   expected = []
   for row in ids:
     key = jax.random.fold_in(KEY, row)

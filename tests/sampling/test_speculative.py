@@ -1,3 +1,5 @@
+"""Speculative samples have exactly the target's law, whatever drafts."""
+
 import functools
 
 import jax
@@ -6,23 +8,21 @@ import numpy as np
 import pytest
 
 from kdjax import models, sampling, testing, types
-from kdjax.models import api
 from kdjax.sampling import speculative
-
-KEY = jax.random.key(0)
-ROWS = 8
+from tests.sampling.cases import (
+  KEY,
+  ROWS,
+  chosen,
+  full_logits,
+  logprobs,
+  make_prompt,
+)
 
 
 @functools.cache
 def setup(seed=1, vocab_size=4, **options):
   key = jax.random.key(seed)
   return testing.tabular(key, vocab_size=vocab_size, **options)
-
-
-@functools.cache
-def make_prompt(rows=ROWS):
-  tokens = jax.random.randint(jax.random.key(5), (rows, 3), 0, 4)
-  return types.Prompt(tokens, jnp.ones((rows, 3), bool))
 
 
 def speculate(prompt=None, target=None, draft=None, **settings):
@@ -34,19 +34,6 @@ def speculate(prompt=None, target=None, draft=None, **settings):
     KEY,
     **{'max_new_tokens': 6, 'draft_tokens': 2, **settings},
   )
-
-
-logprobs = jax.jit(api.logprobs, static_argnums=0)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def full_logits(model, params, prompt, tokens):
-  return model.head(params, model.hidden_states(params, prompt, tokens))
-
-
-@jax.jit
-def chosen(scores, tokens):
-  return jnp.take_along_axis(scores, tokens[..., None], -1)[..., 0]
 
 
 def assert_same(a, b, atol=0.0):
