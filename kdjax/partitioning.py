@@ -2,34 +2,43 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-AXES = ('data', 'fsdp', 'tensor')
+from kdjax.types import BATCH_AXES, MESH_AXES
 
-Rules = Sequence[tuple[str, Sequence[str | None]]]
-
-# The first pattern found in a parameter's path names the mesh axes that its
-# last axes are split over; a leading axis of scanned layers changes nothing.
-# Of a pair of matrices the first is split by columns and the second by rows, so
-# that one sum ends the pair.
-TENSOR_RULES: Rules = (
-  (
-    r'(^|/)(q|k|v|query|key|value|wi(_[01])?|gate|up|fc1|c_fc)(_proj)?'
-    r'/(kernel|bias)$',
-    (None, 'tensor'),
-  ),
-  (r'(^|/)(o|out|wo|down|fc2|c_proj)(_proj)?/kernel$', ('tensor', None)),
-  (r'(^|/)(shared|embed(ding|_tokens)?|wte)/embedding$', ('tensor', None)),
-  (r'(^|/)lm_head(/kernel)?$', (None, 'tensor')),
+# What the last axes of parameters are about, by the first pattern found in
+# their path; a leading axis of scanned layers changes nothing.
+_NAMES: Sequence[tuple[str, tuple[str, ...]]] = (
+  (r'/lora_[ab]$', ()),
+  (r'(^|/)q/(kernel|bias)(/|$)', ('embed', 'heads')),
+  (r'(^|/)[kv]/(kernel|bias)(/|$)', ('embed', 'kv_heads')),
+  (r'(^|/)o/kernel(/|$)', ('heads', 'embed')),
+  (r'(^|/)wi(_[01])?/(kernel|bias)(/|$)', ('embed', 'mlp')),
+  (r'(^|/)wo/kernel(/|$)', ('mlp', 'embed')),
+  (r'(^|/)(shared|embed)/embedding(/|$)', ('vocab', 'embed')),
+  (r'(^|/)lm_head(/|$)', ('embed', 'vocab')),
 )
 
-# Smaller arrays stay whole: gathering them costs more than holding them.
-MIN_FSDP_SIZE = 2**14
+# Logical names to the mesh axes that split them. Of a pair of matrices the
+# first is split by columns and the second by rows, so that one sum ends the
+# pair; 'embed' is what all matrices share.
+Rules = Mapping[str, str | Sequence[str]]
+RULES: Rules = {
+  'embed': 'fsdp',
+  'heads': 'tensor',
+  'kv_heads': 'tensor',
+  'mlp': 'tensor',
+  'vocab': 'tensor',
+}
+
+# Smaller arrays are whole in each group that shares its rows: gathering them
+# costs more than holding them.
+MIN_SIZE = 2**14
 
 
 def make_mesh(
@@ -68,9 +77,9 @@ def make_mesh(
   for name in free:
     sizes[name] = len(devices) // fixed
   # Linen's modules fail under the default, Explicit axes.
-  types = (AxisType.Auto,) * len(AXES)
+  kinds = (AxisType.Auto,) * len(MESH_AXES)
   return jax.make_mesh(
-    tuple(sizes.values()), AXES, axis_types=types, devices=devices
+    tuple(sizes.values()), MESH_AXES, axis_types=kinds, devices=devices
   )
 
 
@@ -84,86 +93,186 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def params_sharding(
-  mesh: Mesh, params: Any, rules: Rules = TENSOR_RULES
-) -> Any:
+def check_rules(changes: Rules) -> dict[str, tuple[str, ...]]:
+  """Returns `RULES` with changes, every value a tuple of axes.
+
+  Raises:
+    ValueError: a name that isn't in `RULES`, or an axis of no mesh.
+  """
+  found = {}
+  for name, axes in {**RULES, **changes}.items():
+    split = tuple(axes.split('+')) if isinstance(axes, str) else tuple(axes)
+    found[name] = split if split != ('',) else ()
+    known = name in RULES and set(found[name]) <= set(MESH_AXES)
+    if not known or len(set(found[name])) < len(found[name]):
+      raise ValueError(
+        f'sharding.{name}={axes!r}: names are {sorted(RULES)}, and axes '
+        f'{list(MESH_AXES)}, several of them joined by +'
+      )
+  return found
+
+
+def make_rules(
+  mesh: Mesh, changes: Rules, config: Any
+) -> dict[str, tuple[str, ...]]:
+  """Returns `RULES` with changes, as axes of the mesh.
+
+  Args:
+    mesh: from `make_mesh`.
+    changes: logical names to a mesh axis, to several ('data+fsdp', or a
+      sequence), or to none ('').
+    config: of a model, for its `heads` and, where they are fewer, `kv_heads`. A
+      head is never split in two: what doesn't divide them leaves them whole.
+
+  Raises:
+    ValueError: as `check_rules` does.
+  """
+  found = check_rules(changes)
+  for name in ('heads', 'kv_heads'):
+    count = getattr(config, name, config.heads)
+    if count % _parts(mesh, found[name]):
+      found[name] = ()
+  return found
+
+
+def params_sharding(mesh: Mesh, params: Any, rules: Rules = RULES) -> Any:
   """Returns the shardings of a tree of parameters.
 
-  The rules come first; then, where none of them has used 'fsdp', the largest
-  axis that is left and divisible is split over it, in arrays of `MIN_FSDP_SIZE`
-  elements or more. An axis that its mesh axis doesn't divide stays whole.
-  Optimizer states and whole training states may be given as well: their paths
-  end like their parameters'.
+  Where the axes of a rule don't divide an array's, it stays whole. What splits
+  'embed' then splits the largest axis that is left, in arrays of `MIN_SIZE`
+  elements or more. Optimizer states and whole training states may be given as
+  well: their paths end like their parameters'.
 
   Args:
     mesh: from `make_mesh`.
     params: a tree of arrays, or of their shapes.
-    rules: pairs (pattern, mesh axes of the last axes).
+    rules: from `make_rules`, or changes of `RULES`.
 
   Raises:
-    ValueError: a rule names an axis that the mesh doesn't have.
+    ValueError: as `check_rules` does.
   """
-  for pattern, names in rules:
-    unknown = set(names) - set(mesh.axis_names) - {None}
-    if unknown:
-      raise ValueError(
-        f'the rule {pattern!r} names the mesh axes {sorted(unknown)}; the '
-        f'mesh has {list(mesh.axis_names)}'
-      )
+  chosen = check_rules(rules)
 
   def leaf(path, array):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
-    return NamedSharding(mesh, _spec(mesh, name, array.shape, rules))
+    return NamedSharding(mesh, _spec(mesh, name, array.shape, chosen))
 
   return jax.tree_util.tree_map_with_path(leaf, params)
 
 
-def _spec(mesh, name, shape, rules) -> PartitionSpec:
-  matching = (names for pattern, names in rules if re.search(pattern, name))
-  names = list(next(matching, ()))[-len(shape) :] if shape else []
-  names = [None] * (len(shape) - len(names)) + names
-  names = [
-    axis if axis and size % mesh.shape[axis] == 0 else None
-    for axis, size in zip(names, shape)
-  ]
-  if 'fsdp' not in names and math.prod(shape) >= MIN_FSDP_SIZE:
-    parts = mesh.shape['fsdp']
-    fits = [
-      i for i, n in enumerate(names) if n is None and shape[i] % parts == 0
-    ]
-    if fits:
-      names[max(fits, key=lambda i: shape[i])] = 'fsdp'
-  return PartitionSpec(*names)
+def _spec(mesh, path, shape, rules) -> PartitionSpec:
+  matching = (names for pattern, names in _NAMES if re.search(pattern, path))
+  names = next(matching, ())[-len(shape) :] if shape else ()
+  wanted = [()] * (len(shape) - len(names)) + [rules[name] for name in names]
+  small = math.prod(shape) < MIN_SIZE
+  spec, used = [()] * len(shape), set()
+
+  def put(i, axes):
+    """Splits axis i, if that can be."""
+    fits = axes and not used & set(axes) and not shape[i] % _parts(mesh, axes)
+    if fits and not (small and set(axes) & set(BATCH_AXES)):
+      spec[i] = axes
+      used.update(axes)
+
+  for i, axes in enumerate(wanted):
+    put(i, axes)
+  for i in sorted(range(len(shape)), key=lambda i: -shape[i]):
+    if not spec[i]:
+      put(i, rules['embed'])
+  return PartitionSpec(*(_entry(axes) for axes in spec))
 
 
-def shard_batch(mesh: Mesh, batch: Any) -> Any:
-  """Returns a host's rows as global arrays, sharded by `batch_sharding`.
+def _entry(axes):
+  """Returns axes as specs are mostly written: None, 'a' or ('a', 'b')."""
+  return axes if len(axes) > 1 else next(iter(axes), None)
+
+
+def _parts(mesh: Mesh, axes: Sequence[str]) -> int:
+  return math.prod(mesh.shape[axis] for axis in axes)
+
+
+def place(mesh: Mesh, params: Any, rules: Rules = RULES) -> Any:
+  """Puts parameters of the host, the same in every process, on the devices.
+
+  Each process sends what its own devices hold. (`jax.device_put` would first
+  send every array to every process, to compare them.)
 
   Args:
     mesh: from `make_mesh`.
-    batch: a tree of numpy arrays [rows of this host, ...].
+    params: a tree of arrays; of shapes come shapes with shardings.
+    rules: see `params_sharding`.
+  """
+
+  def leaf(x, sharding):
+    if isinstance(x, jax.ShapeDtypeStruct):
+      return x.update(sharding=sharding)
+    if isinstance(x, jax.Array):
+      return jax.device_put(x, sharding)
+    return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])
+
+  return jax.tree.map(leaf, params, params_sharding(mesh, params, rules))
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+  """Returns which rows of a batch the devices of this process hold, ascending.
+
+  Other processes may hold some of them, too: where 'tensor' spans processes.
 
   Raises:
-    ValueError: the global batch isn't divisible by data * fsdp, or a leaf is no
-      array of numbers.
+    ValueError: data * fsdp doesn't divide `batch_size`.
+  """
+  _check_divides(mesh, batch_size, 'rows')
+  sharding = batch_sharding(mesh)
+  held = sharding.addressable_devices_indices_map((batch_size,)).values()
+  return np.unique([np.arange(batch_size)[part] for part in held])
+
+
+def shard_batch(mesh: Mesh, batch: Any, rows: int | None = None) -> Any:
+  """Returns the rows of a batch as global arrays, by `batch_sharding`.
+
+  Args:
+    mesh: from `make_mesh`.
+    batch: a tree of numpy arrays [B, ...], the same in every process; or, with
+      `rows`, of their `local_rows` alone.
+    rows: B.
+
+  Raises:
+    ValueError: the batch isn't divisible by data * fsdp, or a leaf is no array
+      of so many numbers.
   """
   sharding = batch_sharding(mesh)
-  parts = mesh.shape['data'] * mesh.shape['fsdp']
 
-  def leaf(path, rows):
+  def leaf(path, x):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
-    if not np.ndim(rows) or np.asarray(rows).dtype.kind not in 'biufV':
+    if not np.ndim(x) or np.asarray(x).dtype.kind not in 'biufV':
       raise ValueError(
-        f'{name} of the batch is {rows!r:.60}, not an array with a row an '
+        f'{name} of the batch is {x!r:.60}, not an array with a row an '
         "example; replace a batch's `references` by None first"
       )
-    total = len(rows) * jax.process_count()
-    if total % parts:
+    total = len(x) if rows is None else rows
+    _check_divides(mesh, total, name)
+    here = np.arange(total) if rows is None else local_rows(mesh, total)
+    if len(x) != len(here):
       raise ValueError(
-        f'a batch of {total} ({name}) does not divide over data='
-        f'{mesh.shape["data"]} times fsdp={mesh.shape["fsdp"]}; use a '
-        f'batch_size that {parts} divides'
+        f'{name} of the batch has {len(x)} rows, but this process holds '
+        f'{len(here)} of {total}: give those of `local_rows`'
       )
-    return jax.make_array_from_process_local_data(sharding, np.asarray(rows))
+
+    def part(index):
+      start, stop, _ = index[0].indices(total)
+      return x[slice(*np.searchsorted(here, (start, stop)))]
+
+    shape = (total, *np.shape(x)[1:])
+    return jax.make_array_from_callback(shape, sharding, part)
 
   return jax.tree_util.tree_map_with_path(leaf, batch)
+
+
+def _check_divides(mesh: Mesh, total: int, name: str) -> None:
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  if total % parts:
+    raise ValueError(
+      f'a batch of {total} ({name}) does not divide over data='
+      f'{mesh.shape["data"]} times fsdp={mesh.shape["fsdp"]}; use a '
+      f'batch_size that {parts} divides'
+    )

@@ -1,36 +1,12 @@
 """Operations on the rows of a batch, inside jitted functions."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from kdjax import types
-
-# The mesh axes over which `partitioning.batch_sharding` splits rows.
-AXES = ('data', 'fsdp')
-
-
-def spread(tree: Any) -> Any:
-  """Deals the rows of arrays [B, ...] to the devices of `jax.set_mesh`.
-
-  Rows that an index has picked are on every device otherwise, and each would do
-  the work of all. Nothing happens where no mesh is set, or where the devices
-  don't divide B.
-  """
-  mesh = jax.sharding.get_abstract_mesh()
-  axes = tuple(name for name in AXES if name in mesh.axis_names)
-  parts = math.prod(mesh.shape[name] for name in axes)
-
-  def deal(x):
-    if x.shape[0] % parts:
-      return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
-
-  return jax.tree.map(deal, tree) if axes else tree
 
 
 def scatter(

@@ -11,6 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+# The mesh's axes (see `partitioning.make_mesh`), and those of them over which
+# the rows of a batch are split.
+MESH_AXES = ('data', 'fsdp', 'tensor')
+BATCH_AXES = ('data', 'fsdp')
+
 
 def struct(cls):
   """Makes `cls` a frozen dataclass that is a pytree.
@@ -77,8 +82,8 @@ class Batch:
       for unlabelled data.
     example_id: [B] int32, the example's index in its dataset. It selects the
       random numbers of the row, so that batch composition changes no sample.
-    references: the B lists of acceptable texts, on the host only (None inside
-      jitted functions).
+    references: the lists of acceptable texts of the rows that this process
+      reads, on the host only (None inside jitted functions).
     tasks: batches of other tasks by name, for terms that read them.
   """
 

@@ -1,9 +1,8 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import partitioning, rows, types
+from kdjax import rows, types
 
 
 def response(tokens, mask):
@@ -38,24 +37,3 @@ def test_split_deals_every_row_once(parts):
   # Micro-batch m is every M-th row from m on.
   np.testing.assert_array_equal(micros[0], x[::parts])
   np.testing.assert_array_equal(rows.join(micros), x)
-
-
-def test_spread_needs_no_mesh_but_uses_it():
-  x = jnp.arange(4)
-  np.testing.assert_array_equal(jax.jit(rows.spread)(x), x)
-  assert 'sharding' not in str(jax.make_jaxpr(rows.spread)(x))
-  with jax.set_mesh(partitioning.make_mesh(devices=jax.devices()[:1])):
-    text = str(jax.make_jaxpr(rows.spread)(x))
-  assert 'sharding_constraint' in text
-  assert "spec=P(('data', 'fsdp'),)" in text
-
-
-def test_spread_leaves_rows_that_the_devices_do_not_divide():
-  mesh = jax.sharding.AbstractMesh(
-    (2, 1, 1), partitioning.AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3
-  )
-  with jax.sharding.use_abstract_mesh(mesh):
-    odd = str(jax.make_jaxpr(rows.spread)(jnp.arange(3)))
-    even = str(jax.make_jaxpr(rows.spread)(jnp.arange(4)))
-  assert 'sharding_constraint' not in odd
-  assert 'sharding_constraint' in even

@@ -1,92 +1,13 @@
-"""Updates and losses on 8 simulated devices equal those on a single one."""
+"""Steps and losses on 8 simulated devices equal those on a single one."""
 
 import os
 import pathlib
 import subprocess
 import sys
 
+import pytest
+
 import kdjax
-
-# The devices must be asked for before jax starts.
-_ON_EIGHT = """
-import jax, jax.numpy as jnp, numpy as np
-from kdjax import models, optimizers, partitioning, recipes, state, step, types
-
-T5 = dict(model_type='t5', vocab_size=32, d_kv=8, num_heads=2, d_ff=256,
-          feed_forward_proj='gated-gelu', tie_word_embeddings=False,
-          dropout_rate=0.0)
-student, params = models.from_config(
-    {**T5, 'd_model': 64, 'num_layers': 1, 'num_decoder_layers': 1},
-    jax.random.key(0))
-teacher, teacher_params = models.from_config(
-    {**T5, 'd_model': 16, 'num_layers': 1, 'num_decoder_layers': 1},
-    jax.random.key(1))
-params, teacher_params = jax.device_get((params, teacher_params))
-
-B, S, T = 16, 6, 5
-rng = np.random.default_rng(0)
-def tokens(length):
-  lengths = rng.integers(1, length + 1, B)
-  mask = np.arange(length) < lengths[:, None]
-  return np.where(mask, rng.integers(2, 32, (B, length)), 0), mask
-batch = types.Batch(
-    prompt=types.Prompt(*tokens(S)),
-    responses={'data': types.Response(*tokens(T))},
-    example_id=np.arange(B, dtype=np.int32))
-
-compiled, flops = [], []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda name, *_, **__: 'backend_compile' in name and compiled.append(name))
-
-goal = recipes.build('gkd', lam=0.5, beta=0.5)
-optimizer = optimizers.build(optimizers.OptimizerConfig(
-    name='sgd', learning_rate=1.0, momentum=0.9))
-results = []
-for sizes, devices, micro in (
-    ({}, jax.devices()[:1], None),
-    ({'fsdp': 2, 'tensor': 2}, None, 4),
-):
-  mesh = partitioning.make_mesh(devices=devices, **sizes)
-  program = step.Program(step.Settings(
-      student=student, teacher=teacher, objective=goal, optimizer=optimizer,
-      max_new_tokens=T, micro_batch=micro))
-  with jax.set_mesh(mesh):
-    place = lambda tree: jax.device_put(
-        tree, partitioning.params_sharding(mesh, tree))
-    current = place(state.create({'student': params}, optimizer, 0))
-    frozen = {'teacher': place(teacher_params)}
-    rows = partitioning.shard_batch(mesh, batch)
-    before = jax.tree.map(lambda x: x.sharding, current)
-    views, _ = program.rollout(current, frozen, rows, B // 2)
-    current, _ = program.update(current, frozen, rows, B // 2)
-    compiled.clear()
-    current, metrics = program.update(current, frozen, rows, B // 2)
-    assert not compiled, compiled
-    after = jax.tree.map(lambda x: x.sharding, current)
-    jax.tree.map(
-        lambda a, b, x: np.testing.assert_(a.is_equivalent_to(b, x.ndim)),
-        before, after, current)
-    # Every device decodes and learns its share of the rows, not all.
-    assert views[0].tokens.sharding.is_equivalent_to(
-        partitioning.batch_sharding(mesh), 2)
-    cost = program._rollout.lower(
-        current.params['student'], None, rows, current.step, current.key,
-        rows=B // 2)
-    flops.append(cost.compile().cost_analysis()['flops'])
-  results.append(jax.device_get((views, current.params, metrics)))
-
-assert flops[1] < flops[0] / 6, flops
-assert len({str(x.sharding) for x in jax.tree.leaves(current.params)}) > 2
-changed = jax.tree.map(
-    lambda a, b: np.abs(a - b).max(), results[0][1]['student'], params)
-assert min(jax.tree.leaves(changed)) > 1e-4, changed
-for other in results[1:]:
-  jax.tree.map(np.testing.assert_array_equal, other[0], results[0][0])
-  # Devices add float32 in another order: 1e-5 is about 100 roundings.
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(
-      a, b, rtol=0, atol=1e-5 * np.abs(b).max()), other[1:], results[0][1:])
-"""
-
 
 _CHUNKED_ON_EIGHT = r"""
 import re
@@ -170,16 +91,46 @@ check(valued, even, sizes, 2**-7)
 """
 
 
-def on_eight_devices(code):
-  """Runs code in a process of its own."""
+_MEMORY_ON_EIGHT = """
+import runpy, sys
+import jax
+from kdjax import build, checks, partitioning
+
+partitioning.MIN_SIZE = 64  # or nothing here were split
+c = runpy.run_path('tests/tiny.py')['get_config'](sys.argv[1])
+c.optimizer.name = 'adamw'
+c.teacher.sharding = {'embed': 'data+fsdp'}
+
+def part(tree):
+  leaves = jax.tree.leaves(tree)
+  local = sum(x.addressable_shards[0].data.nbytes for x in leaves)
+  return local / sum(x.nbytes for x in leaves)
+
+for sizes in {'data': 1, 'fsdp': 8}, {'data': 8, 'fsdp': 1}:
+  c.mesh.update(sizes)
+  run = build.build(checks.validate(c))
+  state = run.initial_state()
+  adam = state.opt_state.inner_states['main'].inner_state[1][0]
+  student = [part(tree) for tree in (state.params, adam.mu, adam.nu)]
+  # Scales of norms, of 16 elements, are whole everywhere.
+  low, high = (1 / 8, 1.2 / 8) if sizes['fsdp'] == 8 else (1, 1)
+  assert all(low <= each <= high for each in student), (sizes, student)
+  # A teacher may be split where the student isn't.
+  assert part(run.teacher_params) <= 1.2 / 8, sizes
+"""
+
+
+def on_eight_devices(*command):
+  """Runs Python on 8 simulated devices, in a process of its own."""
   root = pathlib.Path(kdjax.__file__).parents[1]
   result = subprocess.run(
-    [sys.executable, '-c', code],
+    [sys.executable, *command],
     cwd=root,
     env={
       **os.environ,
       'PYTHONPATH': str(root),
       'JAX_PLATFORMS': 'cpu',
+      # Devices must be asked for before jax starts.
       'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
     },
     capture_output=True,
@@ -188,9 +139,20 @@ def on_eight_devices(code):
   assert result.returncode == 0, result.stderr[-4000:]
 
 
-def test_an_update_on_eight_devices_equals_one():
-  on_eight_devices(_ON_EIGHT)
+def test_ten_steps_on_eight_devices_equal_those_on_one():
+  on_eight_devices('tests/sharded/ten_steps.py', 't5', '2,2,2')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('family', ['t5', 'llama'])
+def test_ten_steps_on_every_mesh_equal_those_on_one_device(family):
+  meshes = '8,1,1', '1,8,1', '1,1,4', '2,2,2'
+  on_eight_devices('tests/sharded/ten_steps.py', family, *meshes)
 
 
 def test_chunked_losses_on_eight_devices_equal_those_on_one():
-  on_eight_devices(_CHUNKED_ON_EIGHT)
+  on_eight_devices('-c', _CHUNKED_ON_EIGHT)
+
+
+def test_devices_hold_their_part_of_parameters_and_moments(tiny_data):
+  on_eight_devices('-c', _MEMORY_ON_EIGHT, str(tiny_data))

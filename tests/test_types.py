@@ -68,7 +68,9 @@ def test_logits_are_the_formula(fields):
     expected = projection.softcap * np.tanh(expected / projection.softcap)
   logits = projection.logits(HIDDEN)
   np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
-  np.testing.assert_array_equal(projection.logits(HIDDEN[0, 0]), logits[0, 0])
+  alone = projection.logits(HIDDEN[0, 0])
+  # Another kernel, which may round differently.
+  np.testing.assert_allclose(alone, logits[0, 0], rtol=1e-6, atol=1e-7)
   tied = dataclasses.replace(projection, tied=True)
   np.testing.assert_array_equal(tied.logits(HIDDEN), logits)
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import types
+from kdjax import constraints, types
 from kdjax.models import api
 from kdjax.sampling import draws
 from kdjax.sampling import logits as logits_lib
@@ -195,7 +195,7 @@ def _choose(settings, uniforms, temperature, rows, logits, position, done):
     One column of the response, and which rows are done after it.
   """
   rules = settings.rules
-  logits = logits.astype(jnp.float32)
+  logits = draws.deal(logits.astype(jnp.float32))
   allowed = rules.forbid(logits, position)
   if settings.greedy:
     token = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
@@ -212,7 +212,8 @@ def _choose(settings, uniforms, temperature, rows, logits, position, done):
     sampling_logprobs=jnp.where(done, 0.0, logprob),
     policy_logprobs=jnp.where(done, 0.0, policy),
   )
-  return column, done | rules.ends(token)
+  # Or the layers that read the tokens would be dealt out as well.
+  return constraints.by_row((column, done | rules.ends(token)))
 
 
 def _sample(settings, uniforms, temperature, allowed):

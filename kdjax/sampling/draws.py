@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax import constraints, types
+
 
 def check(
   temperature: float | jax.Array,
@@ -71,3 +73,16 @@ def uniforms(keys: jax.Array, length: int) -> jax.Array:
   bits = jax.vmap(over_rows, in_axes=(0, None))(jnp.arange(length), keys)
   # The middles of 2^23 equal intervals, all exact in float32: never 0 nor 1.
   return ((bits >> 9).astype(jnp.float32) + 0.5) * 2.0**-23
+
+
+def deal(logits: jax.Array) -> jax.Array:
+  """Deals the rows of logits [R, V] to all devices of the mesh, if it can.
+
+  Where an output head is split by its vocabulary, each device of a group holds
+  a part of every row. Choosing tokens so takes a dozen collectives, one of
+  which gathers half of the probabilities; dealt out, one all-to-all brings each
+  device its share, and it chooses for R / n rows whatever the filters are.
+  """
+  # Said first, or the head might be gathered instead.
+  parts = constraints.constrain(logits, types.BATCH_AXES, 'tensor')
+  return constraints.constrain(parts, types.MESH_AXES)

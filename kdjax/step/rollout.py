@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax import models, objective, sampling, types
+from kdjax import constraints, models, objective, sampling, types
 from kdjax import rows as rows_lib
 from kdjax.models import api
 from kdjax.step.settings import (
@@ -78,7 +78,7 @@ def rollout(
       continue
     source = objective.assign(draw, step, mixture_key, size, rows)
     views.append(rows_lib.select(list(draw.mixture()), found, source))
-  return rows_lib.spread(tuple(views)), metrics
+  return constraints.by_row(tuple(views)), metrics
 
 
 def of_task(batch: types.Batch, task: str) -> types.Batch:
@@ -106,13 +106,13 @@ def _teach(
   prompt = (batch.teacher_prompts or (batch.prompt,))[0]
   key = jax.random.fold_in(jax.random.fold_in(key, TEACHER), ROLLOUT)
   options = dict(settings.teacher_sampling)
-  count, dtype = options.pop('draft_tokens', 0), options.pop('dtype', '')
-  model, student = settings.teacher, settings.student
-  if dtype:
-    model, params = models.cast(model, params, dtype)
-    student, student_params = models.cast(student, student_params, dtype)
+  count, dtype = options.pop('draft_tokens', 0), options.get('dtype', '')
+  student, student_params = _sampler(
+    settings.student, student_params, {'dtype': dtype}
+  )
+  model, params = _sampler(settings.teacher, params, options)
   options = settings.generation(model, options)
-  prompt, ids = rows_lib.spread((prompt, _ids(batch)))
+  prompt, ids = constraints.by_row((prompt, _ids(batch)))
   if not count:
     found = sampling.generate(
       model, params, prompt, key, row_ids=ids, **options
@@ -148,10 +148,9 @@ def _answer(
 
   Where it answers several times, it answers all of them.
   """
-  prompt, ids, model = batch.prompt, _ids(batch), settings.student
-  size, chosen, options = ids.size, None, dict(settings.sampling)
-  if dtype := options.pop('dtype', ''):
-    model, params = models.cast(model, params, dtype)
+  prompt, ids, options = batch.prompt, _ids(batch), dict(settings.sampling)
+  size, chosen = ids.size, None
+  model, params = _sampler(settings.student, params, options)
   if source == 'greedy':
     options |= {'temperature': 0.0, 'samples_per_prompt': 1}
   elif settings.teacher_mix:
@@ -162,7 +161,7 @@ def _answer(
     _check_group(options, rows, size)
     chosen = objective.permutation(mixture_key, size)[:rows]
     prompt, ids = jax.tree.map(lambda x: x[chosen], (prompt, ids))
-  prompt, ids = rows_lib.spread((prompt, ids))
+  prompt, ids = constraints.by_row((prompt, ids))
   sampled = sampling.generate(
     model,
     params,
@@ -172,6 +171,17 @@ def _answer(
     **settings.generation(model, options),
   )
   return sampled if chosen is None else rows_lib.scatter(sampled, chosen, size)
+
+
+def _sampler(
+  model: api.LanguageModel, params: api.Params, options: dict[str, Any]
+) -> tuple[api.LanguageModel, api.Params]:
+  """Returns what samples: cast and gathered, as `options` are freed of it."""
+  if dtype := options.pop('dtype', ''):
+    model, params = models.cast(model, params, dtype)
+  if shardings := options.pop('gather', None):
+    params = jax.lax.with_sharding_constraint(params, shardings)
+  return model, params
 
 
 def _ids(batch: types.Batch) -> jax.Array:

@@ -162,7 +162,7 @@ def _each(settings, hidden, head, response) -> model_rewards.Each:
     labels=response.tokens,
     mask=response.mask,
     chunk_size=settings.chunk_size,
-    batch_axes=rows_lib.AXES,
+    batch_axes=types.BATCH_AXES,
   )
 
 
