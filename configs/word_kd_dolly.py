@@ -23,6 +23,8 @@ def get_config(arg: str | None = None):
     temperature=1.0,
     student='gpt2',
     teacher='gpt2-xl',
+    lora=0,
+    weights='float32',
   )
   c = config_lib.default()
   c.recipe.name = 'word_kd'
@@ -33,4 +35,8 @@ def get_config(arg: str | None = None):
   else:
     gpt2.dolly(c)
     gpt2.distil(c, arg.student, arg.teacher)
+  c.teacher.weights = arg.weights
+  if arg.lora:
+    c.student.lora.rank = arg.lora
+    c.optimizer.name = 'adamw'
   return c

@@ -1,8 +1,10 @@
 """What a config gets wrong that only the registries can tell."""
 
+import re
+
 import ml_collections
 
-from kdjax import evaluation, recipes, rewards
+from kdjax import evaluation, partitioning, recipes, rewards
 from kdjax.config import Config, ConfigError, Model, check
 from kdjax.data import tasks
 from kdjax.models import api, families
@@ -16,12 +18,14 @@ def validate(config: ml_collections.ConfigDict, mode: str = 'train') -> Config:
 
   Args:
     config: as a config file returns it.
-    mode: what it is for: 'train', 'evaluate' or 'generate'.
+    mode: what it is for: 'train', 'evaluate', 'generate' or 'plan', which
+      checks what training does.
 
   Raises:
     ConfigError: listing every problem, before any device is touched.
   """
   view, found = check(config)
+  mode = 'train' if mode == 'plan' else mode
   found += _recipe_problems(view, mode)
   found += _task_problems(view, mode)
   found += _model_problems(view, mode)
@@ -237,6 +241,11 @@ def _model_problems(c: Config, mode: str) -> list[str]:
         families.get(config)
     except ValueError as error:
       found.append(f'{role}.config: {error}')
+    try:
+      partitioning.check_rules(getattr(c, role).sharding)
+    except ValueError as error:
+      found.append(f'{role}.{error}')
+  found += _storage_problems(c, mode)
   if mode == 'generate' and c.generate.draft_tokens:
     if c.generate.model != 'teacher' or c.generate.beams > 1:
       found.append(
@@ -254,6 +263,44 @@ def _model_problems(c: Config, mode: str) -> list[str]:
       f'generate.model={c.generate.model!r}, but neither '
       f'{c.generate.model}.path nor {c.generate.model}.config is given'
     )
+  return found
+
+
+def _storage_problems(c: Config, mode: str) -> list[str]:
+  """What can't train as it is stored, or wouldn't."""
+  found, student = [], c.student
+  rank, weights = student.lora.rank, student.weights
+  if weights != 'float32' and not rank and mode == 'train':
+    found.append(
+      f'student.weights={weights!r}: what trains is float32. Leave it out, or '
+      'train factors beside it: student.lora.rank=8'
+    )
+  scaled = c.optimizer.multiply_by_parameter_scale
+  if rank and c.optimizer.name == 'adafactor' and scaled and mode == 'train':
+    found.append(
+      f'student.lora.rank={rank}: factors that start at zero hardly move in '
+      "steps of their own size; set optimizer.name='adamw', or "
+      'optimizer.multiply_by_parameter_scale=False'
+    )
+  for role in ROLES:
+    model = getattr(c, role)
+    if role != 'student' and model.lora.rank:
+      found.append(
+        f'{role}.lora.rank={model.lora.rank}: only the student trains; leave '
+        'it out'
+      )
+    if model.remat_policy != 'nothing' and not model.remat:
+      found.append(
+        f'{role}.remat_policy={model.remat_policy!r} does nothing without '
+        f'{role}.remat=True'
+      )
+    try:
+      re.compile(model.lora.targets)
+    except re.error as error:
+      found.append(
+        f'{role}.lora.targets={model.lora.targets!r} is no regular '
+        f'expression: {error}'
+      )
   return found
 
 

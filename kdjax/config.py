@@ -46,7 +46,8 @@ class ConfigError(ValueError):
 
 
 # Keys that may differ between the runs that share a workdir: they change what
-# is shown or kept, never the parameters.
+# is shown or kept, or where it is computed, never what is learned. (Another
+# mesh adds the same numbers in another order.)
 HARMLESS = (
   'log_every',
   'profile',
@@ -54,6 +55,8 @@ HARMLESS = (
   'checkpoint.*',
   'generate.*',
   'max_skipped',
+  'mesh.*',
+  '*.sharding*',
 )
 
 

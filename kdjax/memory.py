@@ -1,26 +1,32 @@
 """Whether a run's parameters fit the devices, before any of them is loaded."""
 
 import os
+from collections.abc import Mapping
 
 import jax
 
 GIB = 2**30
 
-# Arrays of the student's size that an update holds beside its parameters: the
-# gradients, and the optimizer's moments (Adafactor's are rows and columns).
+# Arrays that an update holds beside the parameters that train, of their size:
+# the gradients, and the optimizer's moments (Adafactor's are rows and columns).
 _EXTRA = {'adafactor': 1, 'adamw': 3, 'sgd': 2}
 
 
 def check(
-  student: int, teacher: int, optimizer: str, mesh: jax.sharding.Mesh
+  counts: Mapping[str, int],
+  stored: int,
+  training: int,
+  optimizer: str,
+  mesh: jax.sharding.Mesh,
 ) -> None:
-  """Raises if float32 parameters, gradients and moments exceed a device.
+  """Raises if parameters, float32 gradients and moments exceed a device.
 
   A lower bound: activations and logits come on top.
 
   Args:
-    student: number of the student's parameters.
-    teacher: number of the teacher's parameters.
+    counts: number of parameters of each model, by its role.
+    stored: bytes of all of them.
+    training: number of those that train.
     optimizer: its name.
     mesh: over which 'fsdp' and 'tensor' split parameters.
 
@@ -28,15 +34,19 @@ def check(
     ValueError: naming the sizes and the ways out.
   """
   parts = mesh.shape['fsdp'] * mesh.shape['tensor']
-  needed = 4 * (student * (1 + _EXTRA[optimizer]) + teacher) / parts
+  needed = (stored + 4 * _EXTRA[optimizer] * training) / parts
   there = _capacity(mesh)
   if needed > there:
+    named = ' and '.join(
+      f'{count:,} {role}' for role, count in counts.items() if count
+    )
     raise ValueError(
-      f'the models need at least {needed / GIB:.1f} GiB a device ({student:,} '
-      f'student and {teacher:,} teacher parameters over {parts} devices), '
-      f'but one has {there / GIB:.1f} GiB. Choose smaller models, split them '
-      'by mesh.fsdp, or run the small embedded ones: '
-      '--config=configs/gkd_xsum.py:embedded'
+      f'the models need at least {needed / GIB:.1f} GiB a device ({named} '
+      f'parameters, of which {training:,} train, over {parts} devices), but '
+      f'one has {there / GIB:.1f} GiB. Choose smaller models, split them by '
+      "mesh.fsdp, store the teacher in less (teacher.weights='bfloat16' or "
+      "'int8'), train factors alone (student.lora.rank=8), or run the small "
+      'embedded ones: --config=configs/gkd_xsum.py:embedded'
     )
 
 

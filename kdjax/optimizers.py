@@ -226,6 +226,42 @@ def build(
   return optax.partition(transforms, labels)
 
 
+def moves(
+  config: OptimizerConfig,
+  auxiliary: Mapping[str, OptimizerConfig] | None = None,
+) -> Callable[[str], bool]:
+  """Returns whether `build` moves a parameter, by its path."""
+  configs = {'main': config, **(auxiliary or {})}
+  return lambda path: _label(path, configs) != 'frozen'
+
+
+def split(params: Any, moving: Callable[[str], bool]) -> tuple[Any, Any]:
+  """Returns the parameters that move and those that rest.
+
+  Either has optax's `MaskedNode` where a parameter is the other's, so that
+  gradients of the first are what the optimizer of all of them takes.
+  """
+
+  def keep(wanted):
+    def leaf(path, x):
+      return x if moving(path_name(path)) == wanted else optax.MaskedNode()
+
+    return jax.tree_util.tree_map_with_path(leaf, params)
+
+  return keep(True), keep(False)
+
+
+def join(moving: Any, resting: Any) -> Any:
+  """Undoes `split`."""
+
+  def masked(x):
+    return isinstance(x, optax.MaskedNode)
+
+  return jax.tree.map(
+    lambda x, y: y if masked(x) else x, moving, resting, is_leaf=masked
+  )
+
+
 def _label(path: str, configs: Mapping[str, OptimizerConfig]) -> str:
   root = path.split('/')[0]
   group = root if root in configs else 'main'

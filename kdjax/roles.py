@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import safetensors.numpy
 from kdjax import hub, models, optimizers
 from kdjax.config import Config
 from kdjax.data import vocabularies
-from kdjax.models import api
+from kdjax.models import api, kernels, lora
 
 # Where a run leaves the parameters that terms have of their own.
 AUXILIARY = 'auxiliary.safetensors'
@@ -28,6 +29,8 @@ def load(
     'dtype': c.dtype,
     'scan': c.scan,
     'remat': c.remat,
+    'remat_policy': c.remat_policy,
+    'weights': c.weights,
     'attention': c.attention,
     'dropout': c.dropout,
     'num_tokens': vocabulary.size,
@@ -49,11 +52,60 @@ def load(
   if c.layers:
     model, params = models.copy_layers((model, params), dict(c.layers))
   _check_sizes(f'{role} {c.path or "config"}', model, config, vocabulary)
+  if c.lora.rank:
+    params = jax.device_get(_add_lora(params, config))
   # Gold responses end in the tokenizer's id, so models that learn from them do.
   ends = dict.fromkeys((*model.eos_ids, vocabulary.eos_id))
   return dataclasses.replace(
     model, eos_ids=tuple(ends), pad_id=vocabulary.pad_id
   ), params
+
+
+def account(
+  config: Config, names: Sequence[str]
+) -> tuple[dict[str, int], int, int]:
+  """Returns what models that are loaded will take, reading none of them.
+
+  Returns:
+    the number of parameters by role, the bytes of all of them, and the number
+    of those that train.
+  """
+  counts, stored, training = {}, 0, 0
+  for role in names:
+    if not getattr(config, role).path:
+      continue
+    params = _abstract(role, config)
+    counts[role], room = kernels.size(params)
+    stored += room
+    if role == 'student':
+      pattern = trainable(config) or ''
+      training = sum(
+        leaf.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if re.search(pattern, f'student/{optimizers.path_name(path)}')
+      )
+  return counts, stored, training
+
+
+def trainable(config: Config) -> str | None:
+  """Returns the pattern of what trains of the student; None for all."""
+  pattern = config.optimizer.trainable or None
+  return lora.trainable(pattern) if config.student.lora.rank else pattern
+
+
+def _abstract(role: str, config: Config) -> api.Params:
+  """Returns the shapes and dtypes of what `load` returns for a path."""
+  c = getattr(config, role)
+  _, params = models.abstract(c.path, weights=c.weights)
+  if c.lora.rank:
+    params = jax.eval_shape(lambda p: _add_lora(p, config), params)
+  return params
+
+
+def _add_lora(params: api.Params, config: Config) -> api.Params:
+  key = jax.random.fold_in(jax.random.key(config.seed), 2)
+  options = dataclasses.asdict(config.student.lora)
+  return models.add_lora(params, key, **options)
 
 
 def load_reward_head(config: Config) -> dict[str, Any]:
@@ -138,6 +190,9 @@ def _check_tokenizer(
 
 def describe(model: api.LanguageModel, params: api.Params) -> str:
   """Returns one line about a model."""
-  count = sum(x.size for x in jax.tree.leaves(params))
+  count, room = kernels.size(params)
   kind = json.loads(model.hf_config)['model_type']
-  return f'{kind} ({type(model).__name__}), {count / 1e6:.2f} M parameters'
+  return (
+    f'{kind} ({type(model).__name__}), {count / 1e6:.2f} M parameters in '
+    f'{room / 2**20:.1f} MiB'
+  )

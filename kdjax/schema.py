@@ -59,6 +59,26 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lora:
+  """Low-rank factors that train in a student's place (Hu et al. 2021).
+
+  The student stays as it is, W = base + alpha / rank * A B beside it learns,
+  and `student/` holds W. See `models.add_lora`.
+
+  Attributes:
+    rank: of the factors; 0 trains the student itself.
+    alpha: scales what they add.
+    targets: a regular expression, searched in paths of parameters: the matrices
+      that have factors. Attention's queries and values by default; all of a
+      layer's are r'/kernel$'.
+  """
+
+  rank: int = _at_least(0, 0)
+  alpha: float = _within(16.0, 0, math.inf, '()')
+  targets: str = r'(^|/)(q|v)/kernel$'
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
   """A model to load, or to initialise.
 
@@ -67,25 +87,39 @@ class Model:
     config: a Hugging Face config to initialise from, in place of `path`.
     init: how a fresh model starts: 'standard', or 'copy' (encoder-decoders;
       attention that already finds its like, see `encoder_decoder`).
-    dtype: what matrices are multiplied in; parameters are float32.
+    dtype: what matrices are multiplied in.
+    weights: what parameters are stored in where they don't train: of a teacher
+      'bfloat16' takes half of the memory, 'int8' a quarter but for embeddings
+      and head, which are bfloat16 then. With `dtype='bfloat16'`, the former
+      changes no result. A student's are float32, but beside `lora`.
     scan: scan over layers: compiles faster, decodes slower.
     remat: recompute layers in the backward pass: less memory.
+    remat_policy: what is kept of a layer all the same: 'nothing', the products
+      of its matrices ('dots'), or those but for attention's ('dots_no_batch').
     attention: 'cudnn' is for bfloat16 on NVIDIA GPUs; see
       `layers.choose_attention` for where it serves.
     dropout: rate while training.
     layers: keeps so many layers of what `path` names, by stack, such as
       `{'encoder': 3, 'decoder': 1}`; see `models.copy_layers`.
+    lora: of the student.
+    sharding: changes of `partitioning.RULES`: the mesh axes that split what
+      parameters are made of, such as `{'embed': 'data+fsdp'}` for a teacher
+      that is split where the student is copied.
   """
 
   path: str = ''
   config: Mapping[str, Any] = _section()
   layers: Mapping[str, Any] = _section()
+  sharding: Mapping[str, str] = _section()
   init: str = _choice('standard', 'standard', 'copy')
   dtype: str = _choice('float32', 'float32', 'bfloat16')
+  weights: str = _choice('float32', 'float32', 'bfloat16', 'int8')
   scan: bool = False
   remat: bool = False
+  remat_policy: str = _choice('nothing', 'nothing', 'dots', 'dots_no_batch')
   attention: str = _choice('plain', 'plain', 'xla', 'cudnn')
   dropout: float = _within(0.0, 0, 1, '[)')
+  lora: Lora = Lora()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +130,8 @@ class Sampling:
     samples_per_prompt: responses to each prompt.
     dtype: what weights are cast to for it, once a rollout; empty for the
       model's own. In 'bfloat16' an accelerator reads half the bytes a token.
+    gather: where the mesh splits the model's 'embed' axes, as fsdp does, gather
+      them once a rollout: more memory, but no collectives at every token.
   """
 
   temperature: float = _at_least(1.0, 0.0)
@@ -106,6 +142,7 @@ class Sampling:
   samples_per_prompt: int = _at_least(1, 1)
   block: int = _at_least(8, 1)
   dtype: str = _choice('', '', 'float32', 'bfloat16')
+  gather: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +154,7 @@ class TeacherSampling(Sampling):
       accept or not (0: none); see `sampling.speculate`.
   """
 
+  gather: bool = False
   draft_tokens: int = _at_least(0, 0)
 
 

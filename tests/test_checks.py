@@ -329,3 +329,29 @@ def test_layers_are_matched_on_one_prompt(tiny):
     )
   )
   assert "recipe 'layer_matching' matches layers" in found
+
+
+def test_what_trains_is_float32_or_factors(tiny):
+  found = problems(
+    tiny(
+      student__weights='int8',
+      teacher__lora={'rank': 2},
+      teacher__remat_policy='dots',
+      teacher__weights='int4',
+    )
+  )
+  assert "student.weights='int8': what trains is float32" in found
+  assert 'student.lora.rank=8' in found
+  assert 'teacher.lora.rank=2: only the student trains' in found
+  assert "teacher.remat_policy='dots' does nothing" in found
+  assert "teacher.weights='int4': allowed are float32, bfloat16, int8" in found
+  found = problems(
+    tiny(
+      student__weights='bfloat16',
+      student__lora={'rank': 2, 'targets': '('},
+      optimizer__name='adafactor',
+    )
+  )
+  assert 'student.weights' not in found
+  assert "student.lora.targets='(' is no regular expression" in found
+  assert 'multiply_by_parameter_scale=False' in found

@@ -94,6 +94,7 @@ VARIANTS = [
   ('sft', 'task=dailydialog'),
   ('sft', 'task=hh_rlhf'),
   ('sft', 'task=wmt14_ende'),
+  ('word_kd_dolly', 'lora=8,weights=int8'),
 ]
 
 

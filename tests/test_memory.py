@@ -7,17 +7,24 @@ from kdjax import memory, partitioning
 
 def test_counts_parameters_gradients_and_moments(monkeypatch):
   mesh = partitioning.make_mesh()
-  # AdamW: 4 student-sized arrays of float32, and the teacher's one.
-  needed = 4 * (4 * 1000 + 5000)
+  counts = {'student': 1000, 'teacher': 5000, 'reward': 0}
+  # AdamW: 3 float32 arrays beside what trains, whatever the rest is stored in.
+  stored, training = 4 * 1000 + 5000, 1000
+  needed = stored + 4 * 3 * training
   monkeypatch.setattr(memory, '_capacity', lambda mesh: needed)
-  memory.check(1000, 5000, 'adamw', mesh)
+  memory.check(counts, stored, training, 'adamw', mesh)
   monkeypatch.setattr(memory, '_capacity', lambda mesh: needed - 1)
-  with pytest.raises(ValueError, match=r':embedded'):
-    memory.check(1000, 5000, 'adamw', mesh)
-  memory.check(1000, 5000, 'adafactor', mesh)
+  with pytest.raises(ValueError, match=r':embedded') as error:
+    memory.check(counts, stored, training, 'adamw', mesh)
+  assert 'reward' not in str(error.value)
+  memory.check(counts, stored, training, 'adafactor', mesh)
+  memory.check(counts, stored, training - 1, 'adamw', mesh)
 
 
-def test_names_both_sizes():
+def test_names_both_sizes_and_the_ways_out():
   mesh = partitioning.make_mesh()
-  with pytest.raises(ValueError, match=r'77,000,000,000,000 student'):
-    memory.check(77 * 10**12, 3 * 10**12, 'adafactor', mesh)
+  counts = {'student': 77 * 10**12, 'teacher': 3 * 10**12}
+  with pytest.raises(
+    ValueError, match=r'77,000,000,000,000 student .* 5 train.*int8.*lora'
+  ):
+    memory.check(counts, 4 * 80 * 10**12, 5, 'adafactor', mesh)

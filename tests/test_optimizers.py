@@ -266,3 +266,27 @@ def test_a_pattern_that_finds_nothing_is_refused():
     optimizers.build(Config(trainable='decoder')).init(
       {'student': _params()['student']}
     )
+
+
+def test_what_rests_has_neither_gradient_nor_state():
+  params = _params()
+  config = Config(trainable='bias', learning_rate=0.1, weight_decay=0.1)
+  auxiliary = {'projection': Config(name='sgd')}
+  moves = optimizers.moves(config, auxiliary)
+  moving, resting = optimizers.split(params, moves)
+  sizes = [sum(x.size for x in jax.tree.leaves(t)) for t in (moving, resting)]
+  assert sizes == [8 + 8 * 3, 6 * 8 + 6]
+  jax.tree.map(
+    np.testing.assert_array_equal, optimizers.join(moving, resting), params
+  )
+  # Gradients of what moves are all that the optimizer of the whole tree needs.
+  optimizer = optimizers.build(config, auxiliary)
+  opt_state = optimizer.init(params)
+  grads = _grads(params)
+  whole, _ = optimizer.update(grads, opt_state, params)
+  masked, _ = optimizers.split(grads, moves)
+  part, after = optimizer.update(masked, opt_state, moving)
+  jax.tree.map(
+    np.testing.assert_array_equal, part, optimizers.split(whole, moves)[0]
+  )
+  assert jax.tree.structure(after) == jax.tree.structure(opt_state)

@@ -9,6 +9,7 @@ import safetensors.numpy
 from kdjax import checks, models, roles, types
 from kdjax.copied_layers import copied_layers
 from kdjax.data import vocabularies
+from kdjax.models import kernels
 
 DEPTH = {'num_layers': 2, 'num_decoder_layers': 3}
 
@@ -130,3 +131,30 @@ def test_what_a_head_lacks_is_named(tiny, tmp_path, params, missing):
     load(tiny, tmp_path)
   tensors = safetensors.numpy.load_file(tmp_path / roles.AUXILIARY)
   assert str(sorted(tensors)) in str(error.value)
+
+
+@pytest.mark.parametrize('rank', [0, 4])
+def test_what_models_take_is_known_before_they_are_loaded(
+  tiny, vocabulary, rank
+):
+  c = checks.validate(
+    tiny(
+      student__config={},
+      student__path='kdjax:g2p-student',
+      student__weights='bfloat16' if rank else 'float32',
+      student__lora={'rank': rank, 'targets': '/kernel$'},
+      teacher__config={},
+      teacher__path='kdjax:g2p-teacher',
+      teacher__weights='int8',
+    )
+  )
+  counts, stored, training = roles.account(c, ('student', 'teacher'))
+  params = {
+    role: roles.load(role, c, vocabulary)[1] for role in ('student', 'teacher')
+  }
+  sizes = {role: kernels.size(each) for role, each in params.items()}
+  assert counts == {role: count for role, (count, _) in sizes.items()}
+  assert stored == sum(room for _, room in sizes.values())
+  flat = jax.tree_util.tree_leaves_with_path(params['student'])
+  factors = sum(x.size for path, x in flat if 'lora_' in str(path[-1]))
+  assert training == (factors if rank else counts['student'])

@@ -2,8 +2,11 @@
 
 from kdjax.models.api import Head, LanguageModel, cast, logprobs
 from kdjax.models.copying import copy_layers
+from kdjax.models.kernels import merge
+from kdjax.models.lora import add_lora
 from kdjax.models.mixtures import mixture
 from kdjax.models.pretrained import (
+  abstract,
   count_parameters,
   from_config,
   from_pretrained,
@@ -13,12 +16,15 @@ from kdjax.models.pretrained import (
 __all__ = [
   'Head',
   'LanguageModel',
+  'abstract',
+  'add_lora',
   'cast',
   'copy_layers',
   'count_parameters',
   'from_config',
   'from_pretrained',
   'logprobs',
+  'merge',
   'mixture',
   'save_pretrained',
 ]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import types
+from kdjax.models import kernels
 
 Params = Any
 
@@ -92,6 +93,8 @@ def cast(
 ) -> tuple[LanguageModel, Params]:
   """Returns a model that computes in `dtype`, and its parameters in it.
 
+  Matrices of eight bits stay what they are.
+
   Raises:
     TypeError: the model has no `config` with a dtype.
   """
@@ -102,12 +105,9 @@ def cast(
       'computes in what it was made for'
     )
 
-  def convert(x):
-    return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
   config = dataclasses.replace(config, dtype=jnp.dtype(dtype))
   model = dataclasses.replace(model, config=config)
-  return model, jax.tree.map(convert, params)
+  return model, kernels.cast(params, dtype)
 
 
 def logprobs(

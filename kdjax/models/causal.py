@@ -100,7 +100,7 @@ def _norm(config: Config, name: str) -> nn.Module:
 
 
 def _dense(config: Config, features: int, bias: bool, std: float, name: str):
-  return nn.Dense(
+  return layers.Dense(
     features,
     use_bias=bias,
     dtype=config.dtype,
@@ -225,7 +225,7 @@ class Transformer(nn.Module):
   def setup(self):
     c = self.config
     init = nn.initializers.normal(c.init_std)
-    embed = functools.partial(nn.Embed, dtype=c.dtype, embedding_init=init)
+    embed = functools.partial(layers.Embed, dtype=c.dtype, embedding_init=init)
     self.embed = embed(c.vocab_size, c.embedding_width or c.width)
     if c.max_positions is not None:
       self.positions = embed(c.max_positions + c.position_offset, c.width)
@@ -234,7 +234,12 @@ class Transformer(nn.Module):
       self.embed_in = dense(c.width, name='embed_in')
       self.embed_out = dense(c.embedding_width, name='embed_out')
     self.decoder = layers.Stack(
-      Block, (c, self.capture), c.layers, scan=c.scan, remat=c.remat
+      Block,
+      (c, self.capture),
+      c.layers,
+      scan=c.scan,
+      remat=c.remat,
+      remat_policy=c.remat_policy,
     )
     if c.final_norm:
       self.decoder_norm = _norm(c, 'decoder_norm')

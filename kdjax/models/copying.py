@@ -30,6 +30,7 @@ def copy_layers(
   dtype: Any = None,
   scan: bool | None = None,
   remat: bool | None = None,
+  remat_policy: str | None = None,
   attention: str | None = None,
   dropout: float | None = None,
   num_tokens: int | None = None,
@@ -47,6 +48,7 @@ def copy_layers(
     dtype: as of `from_pretrained`; None keeps the teacher's, also below.
     scan: likewise.
     remat: likewise.
+    remat_policy: likewise.
     attention: likewise.
     dropout: likewise.
     num_tokens: likewise.
@@ -68,8 +70,13 @@ def copy_layers(
     for stack, choice in _by_stack(layers, fields).items()
   }
   student = _shorten(model, {fields[k]: v for k, v in chosen.items()})
-  options = {'scan': scan, 'remat': remat, 'attention': attention}
-  options['dtype'] = None if dtype is None else jnp.dtype(dtype)
+  options = {
+    'scan': scan,
+    'remat': remat,
+    'remat_policy': remat_policy,
+    'attention': attention,
+    'dtype': None if dtype is None else jnp.dtype(dtype),
+  }
   given = {k: v for k, v in options.items() if v is not None}
   config = dataclasses.replace(student.config, **given)
   if dropout is not None:

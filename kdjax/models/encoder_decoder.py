@@ -60,8 +60,8 @@ def relative_bucket(
   return offset + jnp.where(distance < exact, distance, large)
 
 
-def _dense(features: int, std: float, dtype: Any, name=None) -> nn.Dense:
-  return nn.Dense(
+def _dense(features: int, std: float, dtype: Any, name=None) -> layers.Dense:
+  return layers.Dense(
     features,
     use_bias=False,
     dtype=dtype,
@@ -220,13 +220,15 @@ class Transformer(nn.Module):
 
   def setup(self):
     c = self.config
-    self.shared = nn.Embed(
+    self.shared = layers.Embed(
       c.vocab_size,
       c.width,
       dtype=c.dtype,
       embedding_init=nn.initializers.normal(1.0),
     )
-    stack = functools.partial(layers.Stack, scan=c.scan, remat=c.remat)
+    stack = functools.partial(
+      layers.Stack, scan=c.scan, remat=c.remat, remat_policy=c.remat_policy
+    )
     self.encoder_bias = RelativeBias(c, bidirectional=True)
     self.decoder_bias = RelativeBias(c, bidirectional=False)
     encoder_capture = tuple(k for k in self.capture if k != 'cross_attention')

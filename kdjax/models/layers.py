@@ -8,7 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from kdjax import constraints
 from kdjax.models import cache as cache_lib
+from kdjax.models import kernels
 
 Dtype = Any
 
@@ -45,6 +47,38 @@ class RMSNorm(nn.Module):
     x = x.astype(jnp.float32)
     x = x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps)
     return (x * (1.0 + scale if self.unit_offset else scale)).astype(self.dtype)
+
+
+class Embed(nn.Embed):
+  """A table's rows [..., D] of tokens [...], split over the mesh by tokens."""
+
+  def __call__(self, tokens: jax.Array) -> jax.Array:
+    (table,) = self.promote_dtype(
+      self.embedding, dtype=self.dtype, inexact=False
+    )
+    # Told neither, the compiler goes on with parts of D of all tokens where
+    # fsdp splits it, in place of the whole D of each device's own.
+    table = constraints.constrain(table, 'tensor')
+    return constraints.by_row(jnp.take(table, tokens, axis=0))
+
+
+class Dense(nn.Module):
+  """`x @ kernel + bias`, whatever the kernel is stored as (see `kernels`)."""
+
+  features: int
+  use_bias: bool
+  dtype: Dtype
+  kernel_init: nn.initializers.Initializer
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = x.shape[-1], self.features
+    kernel = self.param('kernel', self.kernel_init, shape)
+    y = kernels.times(x.astype(self.dtype), kernel)
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros, (self.features,))
+      y = y + bias.astype(self.dtype)
+    return y
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
@@ -174,23 +208,40 @@ def choose_attention(
   return wanted if serves else 'plain'
 
 
+# What the backward pass finds kept of a layer that it recomputes: nothing, what
+# every product of matrices gave, or the same but for attention's (whose weights
+# grow with the square of the length).
+REMAT_POLICIES = {
+  'nothing': jax.checkpoint_policies.nothing_saveable,
+  'dots': jax.checkpoint_policies.dots_saveable,
+  'dots_no_batch': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Runtime:
   """How to run a model: the part of its config that all families share.
 
   Attributes:
-    dtype: what matrices are multiplied in; parameters stay float32.
+    dtype: what matrices are multiplied in, whatever they are stored in.
     scan: scans over layers.
     remat: recomputes layers in the backward pass.
+    remat_policy: what of a layer is kept all the same, in `REMAT_POLICIES`.
     attention: see `choose_attention`.
   """
 
   dtype: Dtype = jnp.float32
   scan: bool = False
   remat: bool = False
+  remat_policy: str = 'nothing'
   attention: str = 'plain'
 
   def __post_init__(self):
+    if self.remat_policy not in REMAT_POLICIES:
+      raise ValueError(
+        f'remat_policy={self.remat_policy!r}: expected one of '
+        f'{tuple(REMAT_POLICIES)}'
+      )
     if self.attention not in ('plain', 'xla', 'cudnn'):
       raise ValueError(
         f"attention={self.attention!r}: expected 'plain', 'xla' or 'cudnn'"
@@ -217,7 +268,8 @@ class Stack(nn.Module):
   `block(*args)` is called as `(x, own, *shared)` and returns `(x, extras)`,
   where `own` is what each block has of its own, such as its cache. Unrolled,
   `own` and the extras are tuples; scanned, they are stacked along a leading
-  axis. With `remat`, the backward pass recomputes each block.
+  axis. With `remat`, the backward pass recomputes each block, but for what
+  `remat_policy` keeps.
   """
 
   block: type[nn.Module]
@@ -225,10 +277,13 @@ class Stack(nn.Module):
   length: int
   scan: bool = False
   remat: bool = False
+  remat_policy: str = 'nothing'
 
   @nn.compact
   def __call__(self, x: jax.Array, own: Any, *shared: Any):
-    block = nn.remat(self.block) if self.remat else self.block
+    block = self.block
+    if self.remat:
+      block = nn.remat(block, policy=REMAT_POLICIES[self.remat_policy])
     if self.scan:
       scanned = nn.scan(
         block,

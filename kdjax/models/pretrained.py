@@ -14,11 +14,16 @@ import safetensors.numpy
 from flax import traverse_util
 
 from kdjax import hub
-from kdjax.models import api, families, hf, layers
+from kdjax.models import api, families, hf, kernels, known, layers, storage
 
 
 def from_config(
-  hf_config: Any, key: jax.Array, *, init: str = 'standard', **options: Any
+  hf_config: Any,
+  key: jax.Array,
+  *,
+  init: str = 'standard',
+  weights: str = 'float32',
+  **options: Any,
 ) -> tuple[api.LanguageModel, api.Params]:
   """Returns a freshly initialised model.
 
@@ -26,6 +31,7 @@ def from_config(
     hf_config: a transformers config, or the dict that its config.json holds.
     key: PRNG key of the initialisation.
     init: 'standard', or 'copy' (encoder-decoders: `init_to_copy`).
+    weights: what parameters are stored in, see `from_pretrained`.
     **options: see `from_pretrained`.
 
   Raises:
@@ -41,13 +47,15 @@ def from_config(
     params = model.init_to_copy(params)
   elif init != 'standard':
     raise ValueError(f"init={init!r}: expected 'standard' or 'copy'")
-  return model, params
+  narrow = functools.partial(storage.store_all, weights=weights)
+  return model, jax.jit(narrow)(params)
 
 
 def from_pretrained(
   path_or_id: str | pathlib.Path,
   dtype: Any = jnp.float32,
   *,
+  weights: str = 'float32',
   trust_remote_code: bool = False,
   **options: Any,
 ) -> tuple[api.LanguageModel, api.Params]:
@@ -55,22 +63,29 @@ def from_pretrained(
 
   Args:
     path_or_id: a directory with config.json and safetensors, or a hub id.
-    dtype: what matrices are multiplied in. Parameters are float32.
+    dtype: what matrices are multiplied in.
+    weights: what they are stored in: 'float32', 'bfloat16' (which changes
+      nothing where `dtype` is it, too), or 'int8' for the layers' (embeddings
+      and heads are bfloat16 then); see `storage`.
     trust_remote_code: refused; here so that the refusal can say more.
     **options: `scan` (layers scanned: compiles fast; unrolled, the default,
       decodes faster), `remat` (recompute layers in the backward pass),
-      `attention` ('plain', 'xla' or 'cudnn', the last for bfloat16 on NVIDIA
-      GPUs: see `layers.choose_attention`), `dropout` (a rate in place of the
-      config's), `num_tokens` (ids at and above it are padding; default: what
+      `remat_policy` (see `layers.REMAT_POLICIES`), `attention` ('plain', 'xla'
+      or 'cudnn', the last for bfloat16 on NVIDIA GPUs: see
+      `layers.choose_attention`), `dropout` (a rate in place of the config's),
+      `num_tokens` (ids at and above it are padding; default: what
       the directory's tokenizer tells, else the width of the head).
 
   Returns:
-    the model and its parameters, as NumPy arrays.
+    the model and its parameters, as NumPy arrays (in 'int8', `kernels.Int8`
+    of such).
 
   Raises:
     FileNotFoundError: if there are no such files.
-    ValueError: if the files are corrupt or do not fit the config.
+    ValueError: if the files are corrupt or do not fit the config, or for
+      unknown `weights`.
   """
+  storage.check_weights(weights)
   if trust_remote_code:
     raise ValueError(
       'trust_remote_code=True: kdjax never runs code from checkpoints. Leave '
@@ -85,8 +100,11 @@ def from_pretrained(
   tensors = hf.read_tensors(directory)
   model = _fit_head(model, config, tensors)
   shapes = {k: v.shape for k, v in _flat(_abstract(model)).items()}
-  params = hf.from_tensors(families.get(config), shapes, tensors)
-  params = {k: np.asarray(v, np.float32) for k, v in params.items()}
+  found = hf.from_tensors(families.get(config), shapes, tensors)
+  # One by one, each freed when it is stored: no second copy of the file, and
+  # none at all of what is stored as it was.
+  del tensors
+  params = {k: storage.store(k, found.pop(k), weights) for k in [*found]}
   return model, _restack(model, traverse_util.unflatten_dict(params, sep='/'))
 
 
@@ -99,7 +117,48 @@ def count_parameters(path_or_id: str | pathlib.Path) -> int:
   """
   directory = hub.locate(str(path_or_id), weights=False)
   model = _build(hf.read_json(directory / 'config.json'))
-  return sum(x.size for x in jax.tree.leaves(_abstract(model)))
+  return kernels.size(_abstract(model))[0]
+
+
+def abstract(
+  path_or_config: str | pathlib.Path | Mapping[str, Any],
+  *,
+  weights: str = 'float32',
+  **options: Any,
+) -> tuple[api.LanguageModel, api.Params]:
+  """Returns a model and the shapes of its parameters, without any weights.
+
+  Args:
+    path_or_config: a directory, a hub id, or what a config.json holds. A hub id
+      that `known` has needs no hub.
+    weights: see `from_pretrained`.
+    **options: likewise.
+
+  Raises:
+    FileNotFoundError: if there is no such config.
+    ValueError: if its family isn't implemented.
+  """
+  config = path_or_config
+  if not isinstance(config, Mapping):
+    config = _config_of(str(config))
+  options.setdefault('num_tokens', config.get('num_tokens'))
+  model = _build(config, **options)
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  narrow = functools.partial(storage.store_all, weights=weights)
+  return model, jax.eval_shape(narrow, shapes)
+
+
+def _config_of(path_or_id: str) -> Mapping[str, Any]:
+  """Returns a model's config with its tokenizer's size, `num_tokens`."""
+  try:
+    directory = hub.locate(path_or_id, weights=False)
+  except (FileNotFoundError, ImportError):
+    if config := known.config(path_or_id):
+      return config
+    raise
+  config = hf.read_json(directory / 'config.json')
+  config = {**config, **_generation_settings(directory)}
+  return {**config, 'num_tokens': _tokenizer_size(directory)}
 
 
 def save_pretrained(
@@ -113,7 +172,8 @@ def save_pretrained(
   Args:
     directory: made if it isn't there.
     model: a model of `from_config` or `from_pretrained`.
-    params: its parameters.
+    params: its parameters; written as the arrays that they stand for, a
+      student's factors added to its matrices (`add_lora`).
     dtype: of the tensors in the file.
   """
   directory = pathlib.Path(directory)
@@ -121,7 +181,7 @@ def save_pretrained(
   config = json.loads(model.hf_config)
   family = families.get(config)
   config = {**family.DEFAULTS, **config}
-  flat = _flat(_unstack(model, params))
+  flat = _flat(_unstack(model, kernels.merge(params)))
   tensors = hf.to_tensors(family, jax.tree.map(np.asarray, flat))
   tensors = {k: v.astype(dtype) for k, v in tensors.items()}
   safetensors.numpy.save_file(
@@ -149,6 +209,7 @@ def _build(
   dtype: Any = jnp.float32,
   scan: bool = False,
   remat: bool = False,
+  remat_policy: str = 'nothing',
   attention: str = 'plain',
   dropout: float | None = None,
   num_tokens: int | None = None,
@@ -170,6 +231,7 @@ def _build(
     dtype=jnp.dtype(dtype),
     scan=scan,
     remat=remat,
+    remat_policy=remat_policy,
     attention=attention,
   )
   if dropout is not None:

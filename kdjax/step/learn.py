@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax import losses, objective, types
+from kdjax import losses, objective, optimizers, types
 from kdjax import rows as rows_lib
 from kdjax.models import api
 from kdjax.objective import features
@@ -53,8 +53,10 @@ def learn(
     update: which of the `updates_per_rollout` it is; the last ends the step.
   """
   weights = term_weights(settings, scored, state.step)
+  moving, resting = optimizers.split(state.params, settings.moves)
 
-  def loss_fn(params, micro, dropout_key):
+  def loss_fn(moving, micro, dropout_key):
+    params = optimizers.join(moving, resting)
     return terms(
       settings, params, teacher_params, micro, weights, state.step, dropout_key
     )
@@ -62,7 +64,7 @@ def learn(
   micros = rows_lib.split(scored, parts)
   key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), DROPOUT)
   key = jax.random.fold_in(key, update)
-  loss, metrics, grads = _accumulate(loss_fn, state.params, micros, key)
+  loss, metrics, grads = _accumulate(loss_fn, moving, micros, key)
   last = update == settings.updates_per_rollout - 1
   state, finite, norm = _apply(settings, state, grads, loss, last)
   metrics |= {'loss': (loss, 1), 'gradient_norm': (norm, 1)}
@@ -103,17 +105,16 @@ def _apply(
 ) -> tuple[State, jax.Array, jax.Array]:
   """Returns the updated state, whether all was finite, and the norm."""
   norm = optax.tree.norm(grads)
-  updates, opt_state = settings.optimizer.update(
-    grads, state.opt_state, state.params
-  )
+  moving, resting = optimizers.split(state.params, settings.moves)
+  updates, opt_state = settings.optimizer.update(grads, state.opt_state, moving)
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
   finite &= jnp.isfinite(optax.tree.norm(updates))
-  params = optax.apply_updates(state.params, updates)
 
   def keep(new, old):
     return jnp.where(finite, new, old)
 
-  params = jax.tree.map(keep, params, state.params)
+  moved = jax.tree.map(keep, optax.apply_updates(moving, updates), moving)
+  params = optimizers.join(moved, resting)
   step, behaviour = state.step + last, state.behaviour
   if behaviour is not None:
     due = last & (step % settings.behaviour_sync == 0)
@@ -221,7 +222,7 @@ def _read(
     layers,
     after=hidden[:, 1:] if 'after' in needs else None,
     chunk_size=settings.chunk_size,
-    batch_axes=rows_lib.AXES,
+    batch_axes=types.BATCH_AXES,
   )
 
 
@@ -267,7 +268,9 @@ def _divergences(
   nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(measure))
   # The update that a line of metrics is written after is the one measured.
   due = (step + 1) % settings.measure_every == 0
-  return jax.lax.cond(due, measure, lambda: nothing)
+  # How seldom, for who counts a compiled program's work (`plan.counting`).
+  with jax.named_scope(f'every_{settings.measure_every}'):
+    return jax.lax.cond(due, measure, lambda: nothing)
 
 
 def _accumulate(loss_fn, params, micros, key):

@@ -25,8 +25,11 @@ class Settings:
     teacher: the frozen model, or None where nothing reads one.
     objective: what is minimised.
     optimizer: applied to the gradients.
+    moves: which parameters it moves, by their paths; of the others there are no
+      gradients.
     max_new_tokens: T of rollouts.
-    sampling: further settings of `sampling.generate` for rollouts.
+    sampling: further settings of `sampling.generate` for rollouts; beside them
+      'dtype', what parameters are cast to, and 'gather', their shardings then.
     teacher_sampling: those of the teacher's responses where the batch has none,
       or None where it has them all.
     teacher_mix: α of teacher-mixed sampling: rollouts from αp + (1 - α)q.
@@ -49,6 +52,7 @@ class Settings:
   objective: objective.Objective
   optimizer: optax.GradientTransformation
   max_new_tokens: int
+  moves: Callable[[str], bool] = lambda path: True
   sampling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   teacher_sampling: Mapping[str, Any] | None = None
   teacher_mix: float = 0.0
