@@ -19,7 +19,12 @@ _preserve = ocp.training.preservation_policies
 
 
 class _Position:
-  """A data iterator, as orbax wants one: its state as JSON, by process."""
+  """A data iterator, as orbax wants one: its state as JSON.
+
+  It is the same in every process; the first one writes it.
+  """
+
+  _NAME = 'position.json'
 
   def __init__(self, iterator=None):
     self._iterator = iterator
@@ -30,27 +35,18 @@ class _Position:
     state = json.dumps(self._iterator.get_state())
 
     async def write():
-      path = self._path(await directory.await_creation())
-      await asyncio.to_thread(path.write_text, state)
+      path = epath.Path(await directory.await_creation()) / self._NAME
+      if jax.process_index() == 0:
+        await asyncio.to_thread(path.write_text, state)
 
     return write()
 
   async def load(self, directory):
     async def read():
-      path = self._path(directory)
-      if not path.exists():
-        found = sorted(p.name for p in directory.iterdir())
-        raise ValueError(
-          f'no data position {path.name} in {directory}, only {found}: '
-          'resume with as many processes as wrote the checkpoint'
-        )
+      path = epath.Path(directory) / self._NAME
       self.state = json.loads(await asyncio.to_thread(path.read_text))
 
     return read()
-
-  def _path(self, directory) -> epath.Path:
-    index, count = jax.process_index(), jax.process_count()
-    return epath.Path(directory) / f'process_{index}-of-{count}.json'
 
 
 class Checkpoints:
@@ -98,9 +94,8 @@ class Checkpoints:
         f'every={every} and keep_last={keep_last} must be at least 1, '
         f'keep_best={keep_best} at least 0'
       )
-    if '://' not in str(workdir):  # Orbax takes absolute paths alone.
-      workdir = os.path.abspath(workdir)
-    self.directory = epath.Path(workdir) / 'checkpoints'
+    # Orbax takes absolute paths alone.
+    self.directory = epath.Path(os.path.abspath(workdir)) / 'checkpoints'
     self._every, self._best_metric = every, best_metric
     self._sign = 1.0 if best_mode == 'max' else -1.0
     best = _preserve.BestN(
@@ -321,8 +316,13 @@ def check_claim(
 
   Raises:
     ValueError: the workdir belongs to a run with another config, or to one
-      unknown. The message lists every key that differs.
+      unknown. The message lists every key that differs. Or it is a bucket.
   """
+  if '://' in str(workdir):
+    raise ValueError(
+      f'--workdir={workdir}: give a directory, as metrics are appended to '
+      'files. A bucket can be mounted as one.'
+    )
   workdir = epath.Path(workdir)
   path = workdir / 'config.json'
   if path.exists():

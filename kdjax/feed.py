@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import jax
+import numpy as np
 
 from kdjax import data, evaluation, objective
 from kdjax.config import Config, Task
@@ -46,15 +46,13 @@ def examples(
 
 
 def shapes(c: Task, vocabulary: vocabularies.Vocabulary) -> dict[str, Any]:
-  """Returns what gives a task's batches their shapes, on this process."""
+  """Returns what gives a task's batches their shapes."""
   return {
     'max_prompt_tokens': c.max_prompt_tokens,
     'max_response_tokens': c.max_response_tokens,
     'max_teacher_prompt_tokens': c.max_teacher_prompt_tokens,
     'pad_id': vocabulary.pad_id,
     'prompt_padding': c.prompt_padding,
-    'shard_index': jax.process_index(),
-    'shard_count': jax.process_count(),
   }
 
 
@@ -63,8 +61,16 @@ def train_iterator(
   main: tasks.Task,
   goal: objective.Objective,
   vocabulary: vocabularies.Vocabulary,
+  rows: np.ndarray | None = None,
 ) -> Any:
   """Returns the endless iterator over training batches.
+
+  Args:
+    c: the config.
+    main: the main task.
+    goal: what the recipe draws from.
+    vocabulary: the tokenizer.
+    rows: see `pipeline.train_iterator`.
 
   Raises:
     FileNotFoundError: of the data or the teacher's responses.
@@ -84,8 +90,9 @@ def train_iterator(
       )
     return pipeline.train_iterator(
       found,
-      c.batch_size // jax.process_count(),
+      c.batch_size,
       seed=c.seed,
+      rows=rows,
       with_references=bool(goal.foreign_rewards()),
       **shapes(part, vocabulary),
     )

@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import build, data, metrics, sampling, types
+from kdjax import build, data, distributed, metrics, sampling, types
 from kdjax.config import Config
 from kdjax.data import responses
 from kdjax.models import api
+from kdjax.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,9 @@ def generate(config: Config, workdir: str) -> None:
   with jax.set_mesh(run.mesh), metrics.progress_bar(len(pending)) as bar:
     for shard, rows in pending:
       tokens = _respond(run, respond, params, examples, rows)
-      texts = [run.vocabulary.decode(row) for row in tokens]
-      writer.write(shard, tokens, texts)
+      if distributed.leads():
+        texts = [run.vocabulary.decode(row) for row in tokens]
+        writer.write(shard, tokens, texts)
       bar.update()
 
 
@@ -69,7 +71,7 @@ def _manifest(config: Config) -> dict[str, Any]:
   }
 
 
-def _responder(run: build.Run, model: api.LanguageModel) -> Callable[..., Any]:
+def _responder(run: Run, model: api.LanguageModel) -> Callable[..., Any]:
   """Returns the compiled (params, prompt, row_ids) -> (tokens, mask).
 
   Compiled as a whole, so that log-probabilities, which nobody reads, aren't
@@ -115,7 +117,7 @@ def _responder(run: build.Run, model: api.LanguageModel) -> Callable[..., Any]:
 
 
 def _respond(
-  run: build.Run,
+  run: Run,
   respond: Callable[..., Any],
   params: dict[str, api.Params],
   examples: data.Examples,
@@ -136,7 +138,7 @@ def _respond(
     found = respond(
       params, *run.place((prompt, rows[numbers].astype(np.int32)))
     )
-    tokens, mask = jax.device_get(found)
+    tokens, mask = distributed.fetch(found)
     for i in range(valid):
       said[numbers[i]] = tokens[i][mask[i]].tolist()
   return [said[i] for i in range(len(rows))]

@@ -12,8 +12,18 @@ from typing import Any
 
 import jax
 
-from kdjax import build, checkpoints, data, evaluation, metrics, models, roles
+from kdjax import (
+  build,
+  checkpoints,
+  data,
+  distributed,
+  evaluation,
+  metrics,
+  models,
+  roles,
+)
 from kdjax.config import HARMLESS, Config
+from kdjax.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +31,7 @@ logger = logging.getLogger(__name__)
 class Validation:
   """Scores the student on the validation examples while it trains."""
 
-  def __init__(self, run: build.Run):
+  def __init__(self, run: Run):
     self._run = run
     c = run.config.eval
     self._examples = run.examples(c.split, c.examples)
@@ -54,7 +64,7 @@ class Validation:
 
 
 def _evaluate(
-  run: build.Run, role: str, params: Any, examples: data.Examples
+  run: Run, role: str, params: Any, examples: data.Examples
 ) -> evaluation.Result:
   evaluator = run.evaluator(role)
   return evaluator(
@@ -64,7 +74,7 @@ def _evaluate(
   )
 
 
-def finish(run: build.Run, workdir: str, params: Mapping[str, Any]) -> None:
+def finish(run: Run, workdir: str, params: Mapping[str, Any]) -> None:
   """Evaluates on the test split, prints the table, writes plot and export.
 
   Writes `results.md`, `results.json`, `curve.png` and `student/`, a Hugging
@@ -86,13 +96,13 @@ def finish(run: build.Run, workdir: str, params: Mapping[str, Any]) -> None:
       systems['student before'] = 'student', run.initial_params()
     systems['student after'] = 'student', params
     publish(run, workdir / 'results', score(run, systems))
-  if jax.process_index() == 0:
+  if distributed.leads():
     curve(workdir, run.metrics[0])
     print(f'curve: {workdir}/curve.png\nstudent: {workdir}/student')
 
 
 def score(
-  run: build.Run, systems: dict[str, tuple[str, Any]]
+  run: Run, systems: dict[str, tuple[str, Any]]
 ) -> dict[str, evaluation.Result]:
   """Evaluates each system's (role, parameters) on the test split."""
   c = run.config.eval
@@ -104,7 +114,7 @@ def score(
 
 
 def publish(
-  run: build.Run, path: pathlib.Path, results: dict[str, evaluation.Result]
+  run: Run, path: pathlib.Path, results: dict[str, evaluation.Result]
 ) -> None:
   """Prints samples and the table; writes them, as path.md and path.json."""
   names = list(results)
@@ -113,7 +123,7 @@ def publish(
   samples = evaluation.samples(results, run.config.eval.samples)
   title = f'{run.task.name}, {run.config.eval.test_split} split'
   text = f'{samples}\n\n{title}, bootstrap 95% intervals\n\n{table}\n'
-  if jax.process_index() == 0:
+  if distributed.leads():
     print(f'\n{text}', flush=True)
     path.with_suffix('.md').write_text(text, encoding='utf-8')
     scalars = {name: result.scalars() for name, result in results.items()}
@@ -121,14 +131,21 @@ def publish(
 
 
 def export(
-  run: build.Run,
+  run: Run,
   directory: pathlib.Path,
   params: Any,
   auxiliary: Mapping[str, Any] = {},
 ) -> None:
   """Writes the student as a directory that transformers loads."""
-  params, auxiliary = jax.device_get((params, dict(auxiliary)))
-  if jax.process_index() == 0:
+  writes = distributed.leads()
+
+  # One array at a time: only the process that writes holds all of them.
+  def kept(x):
+    whole = distributed.fetch(x)
+    return whole if writes else None
+
+  params, auxiliary = jax.tree.map(kept, (params, dict(auxiliary)))
+  if writes:
     models.save_pretrained(directory, run.student, params)
     roles.save_auxiliary(directory, auxiliary)
     run.vocabulary.save_pretrained(directory)
@@ -196,7 +213,7 @@ def evaluate(config: Config, workdir: str) -> None:
     publish(run, folder / 'evaluation', results)
 
 
-def _student(run: build.Run, workdir: str) -> Any:
+def _student(run: Run, workdir: str) -> Any:
   if not (pathlib.Path(workdir) / 'checkpoints').exists():
     return run.initial_params()
   with open_checkpoints(run, workdir, read_only=True) as saved:
@@ -210,7 +227,7 @@ def _student(run: build.Run, workdir: str) -> Any:
 
 
 def open_checkpoints(
-  run: build.Run, workdir: str | os.PathLike, **options: Any
+  run: Run, workdir: str | os.PathLike, **options: Any
 ) -> checkpoints.Checkpoints:
   """Opens a run's checkpoints, ranked as its config says."""
   c = run.config.checkpoint

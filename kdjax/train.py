@@ -16,13 +16,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from kdjax import (
   build,
   checkpoints,
+  distributed,
   metrics,
   profiling,
   report,
   state,
-  types,
 )
 from kdjax.config import HARMLESS, Config, profiled
+from kdjax.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def train(config: Config, workdir: str) -> None:
 class Trainer:
   """One run's loop and everything that it writes to."""
 
-  def __init__(self, run: build.Run, workdir: str):
+  def __init__(self, run: Run, workdir: str):
     c = run.config
     self.run, self.config, self.workdir = run, c, pathlib.Path(workdir)
     self.program = run.program()
@@ -64,7 +65,9 @@ class Trainer:
     self.validation = report.Validation(run) if c.eval.every else None
     self.throughput = metrics.Throughput()
     self.profiler = profiling.Profiler(
-      profiled(c.profile), self.workdir / 'profile', self._drain
+      profiled(c.profile) if distributed.leads() else range(0),
+      self.workdir / 'profile',
+      self._drain,
     )
     self.pending: Any = None
     self.totals: Any = None
@@ -90,7 +93,7 @@ class Trainer:
     if self.config.time_phases:
       yield  # its phases are programs of their own
       return
-    batch = following = self._place(next(self.run.train_iterator()))
+    batch = following = self.run.place_batch(next(self.run.train_iterator()))
     if not self.config.rollout_ahead:
       following = None
 
@@ -117,7 +120,7 @@ class Trainer:
         with self.profiler.step(done):
           current = self._step(done, current)
         bar.update()
-        stop = interruption.signal if done < steps else None
+        stop = interruption.reached() if done < steps else None
         save = stop or done == steps or self.checkpoints.due(done)
         if save or self._evaluation_due(done):
           self._drain()
@@ -138,7 +141,7 @@ class Trainer:
     """Returns the latest checkpoint's state and step, or a fresh one and 0."""
     fresh = self.run.initial_state()
     if self.config.rollout_ahead:
-      first = self._place(next(self.run.train_iterator()))
+      first = self.run.place_batch(next(self.run.train_iterator()))
       fresh = self.program.ahead(
         fresh, self.run.frozen, first, self._rollouts(0)
       )
@@ -156,8 +159,8 @@ class Trainer:
       batch, options = next(self.data), {}
       if self.config.rollout_ahead:
         batch, following = batch
-        options['following'] = self._place(following)
-      batch = self._place(batch)
+        options['following'] = self.run.place_batch(following)
+      batch = self.run.place_batch(batch)
     if self.config.time_phases:
       self._drain()  # the phases of the step before end with it
       options['around'] = self._timed
@@ -173,15 +176,6 @@ class Trainer:
     """Returns how many rows the student responds to."""
     c = self.config
     return self.run.objective.rollout_rows(step, c.batch_size, c.seed)
-
-  def _place(self, batch: types.Batch) -> types.Batch:
-    """Puts a batch on the devices; references stay on the host."""
-    bare = dataclasses.replace(batch, references=None, tasks={})
-    return dataclasses.replace(
-      self.run.place(bare),
-      references=batch.references,
-      tasks={name: self._place(part) for name, part in batch.tasks.items()},
-    )
 
   def _timed(self, phase: str, run: Callable[[], Any]) -> Any:
     """Runs a phase of a step and waits for it, so that its time is its own."""
@@ -253,23 +247,34 @@ class Trainer:
 class Interruption:
   """Notes the first SIGTERM or SIGINT, so that the loop saves before it ends.
 
-  A second one does what the first would have done. With several processes
-  signals are left alone: these would not save the same step.
+  A second Ctrl-C ends the process at once. Another SIGTERM changes nothing:
+  clusters send it to a job's steps and then, by these, to its processes.
 
   Attributes:
-    signal: what came, or None.
+    signal: what came to this process, or None.
   """
 
   def __init__(self):
     self.signal: signal.Signals | None = None
     self._before: dict[int, Any] = {}
+    self._told: Any = 0
 
   def __enter__(self):
-    in_main = threading.current_thread() is threading.main_thread()
-    if in_main and jax.process_count() == 1:
+    if threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):
         self._before[number] = signal.signal(number, self._note)
     return self
+
+  def reached(self) -> signal.Signals | None:
+    """Returns the signal that all processes stop by after this step, or None.
+
+    Several ones tell each other after a step and stop after the next, when the
+    answer is there without waiting for it.
+    """
+    if jax.process_count() == 1:
+      return self.signal
+    found, self._told = self._told, distributed.largest(self.signal or 0)
+    return signal.Signals(int(found)) if int(found) else None
 
   def __exit__(self, *unused):
     for number, handler in self._before.items():
@@ -278,4 +283,6 @@ class Interruption:
 
   def _note(self, number, unused_frame):
     self.signal = signal.Signals(number)
-    self.__exit__()
+    before = self._before.pop(signal.SIGINT, None)
+    if before is not None:
+      signal.signal(signal.SIGINT, before)

@@ -241,6 +241,11 @@ def test_claim(tmp_path):
   assert '6' in (tmp_path / 'run' / 'config.json').read_text()
 
 
+def test_claim_refuses_a_bucket():
+  with pytest.raises(ValueError, match='gs://a/b: give a directory'):
+    checkpoints.claim('gs://a/b', {'seed': 1})
+
+
 def test_claim_refuses_checkpoints_of_unknown_origin(tmp_path):
   (tmp_path / 'checkpoints' / '100').mkdir(parents=True)
   with pytest.raises(ValueError, match='no config.json'):

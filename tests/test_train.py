@@ -128,7 +128,14 @@ def interruptible():
   signal.signal(signal.SIGINT, before)
 
 
-def test_second_signal_does_what_it_always_did(interruptible):
+def test_another_sigterm_changes_nothing(interruptible):
+  with train.Interruption() as interruption:
+    for _ in range(3):
+      os.kill(os.getpid(), signal.SIGTERM)
+    assert interruption.signal == signal.SIGTERM
+
+
+def test_second_interrupt_ends_at_once(interruptible):
   with train.Interruption() as interruption:
     assert interruption.signal is None
     os.kill(os.getpid(), signal.SIGINT)

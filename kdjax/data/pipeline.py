@@ -1,7 +1,6 @@
 """Batches of fixed shapes from materialised examples, by grain."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -20,29 +19,27 @@ def train_iterator(
   max_prompt_tokens: int,
   max_response_tokens: int,
   pad_id: int,
-  shard_index: int = 0,
-  shard_count: int = 1,
+  rows: np.ndarray | None = None,
   prompt_padding: str = 'right',
   with_references: bool = False,
   max_teacher_prompt_tokens: int | None = None,
 ) -> grain.DatasetIterator:
   """Returns an endless iterator over shuffled batches.
 
-  Each epoch is a permutation of all examples, dealt to the shards, so that
-  shards never share an example; where `shard_count` doesn't divide their number
-  the epoch's last few are left out. Batches go on over the ends of epochs.
-  Order is a function of `seed` and position alone, and `get_state` returns no
-  more than the position.
+  Each epoch is a permutation of all examples; batches go on over the ends of
+  epochs. Order is a function of `seed` and position alone, and `get_state`
+  returns no more than the position: it is the same in all processes, whatever
+  rows they read, and serves another number of them.
 
   Args:
     examples: what to iterate over.
-    batch_size: B, the rows of this shard's batches.
+    batch_size: B, the rows of a batch, over all processes.
     seed: selects the order.
     max_prompt_tokens: S.
     max_response_tokens: T.
     pad_id: fills rows.
-    shard_index: which part of the data this host reads.
-    shard_count: the number of parts.
+    rows: the positions within a batch that this process reads, or None for all;
+      its batches hold no others.
     prompt_padding: 'right' or 'left'.
     with_references: puts the acceptable texts into the batches (host only).
     max_teacher_prompt_tokens: S of the teacher's prompts; else the student's.
@@ -61,23 +58,19 @@ def train_iterator(
     prompt_padding,
     with_references,
   )
-  _check_shard(shard_index, shard_count)
-  share = len(examples) // shard_count
-  if not 0 < batch_size <= share:
+  if not 0 < batch_size <= len(examples):
     raise ValueError(
       f'batch_size={batch_size}, but {examples.task}/{examples.split} has '
-      f'{len(examples)} examples, {share} for each of {shard_count} shards: '
-      'set a batch size from 1 to that'
+      f'{len(examples)} examples: set a batch size from 1 to that'
     )
-  dealt = slice(shard_index, share * shard_count, shard_count)
+  mine = slice(None) if rows is None else rows
   dataset = (
     grain.MapDataset.source(np.arange(len(examples)))
     .seed(seed)
     .shuffle()
-    .slice(dealt)
     .repeat()
     .batch(batch_size, batch_fn=np.asarray)
-    .map(assemble)
+    .map(lambda numbers: assemble(numbers[mine]))
   )
   # Rows are a gather away: threads would cost more than they hide.
   options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
@@ -150,15 +143,12 @@ def eval_batches(
   max_prompt_tokens: int,
   max_response_tokens: int,
   pad_id: int,
-  shard_index: int = 0,
-  shard_count: int = 1,
   prompt_padding: str = 'right',
   max_teacher_prompt_tokens: int | None = None,
 ) -> Iterator[tuple[types.Batch, int]]:
   """Yields every example once, in order, as (batch, number of valid rows).
 
-  The last batches are filled by repeating the last example, so that all have
-  B rows and every shard has as many batches. References come along.
+  The last batch is filled by repeating the last example. References come along.
 
   Raises:
     ValueError: an example doesn't fit.
@@ -174,20 +164,12 @@ def eval_batches(
     prompt_padding,
     with_references=True,
   )
-  _check_shard(shard_index, shard_count)
   if batch_size < 1:
     raise ValueError(f'batch_size={batch_size}: expected at least 1')
-  stride = batch_size * shard_count
-  for i in range(math.ceil(len(examples) / stride)):
-    start = i * stride + shard_index * batch_size
+  for start in range(0, len(examples), batch_size):
     rows = np.arange(start, start + batch_size)
     valid = int(np.sum(rows < len(examples)))
     yield assemble(np.minimum(rows, len(examples) - 1)), valid
-
-
-def _check_shard(index: int, count: int) -> None:
-  if not 0 <= index < count:
-    raise ValueError(f'shard_index={index}: expected 0 to {count - 1}')
 
 
 class _Widths(NamedTuple):

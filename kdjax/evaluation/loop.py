@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import sampling, types
+from kdjax import distributed, sampling, types
 from kdjax.evaluation import bootstrap, distribution, text
 from kdjax.models import api
 
@@ -145,7 +145,9 @@ class Evaluator:
     resamples: of the bootstrap.
     seed: of the bootstrap and of sampling. Two systems with the same seed draw
       the same random numbers for the same example.
-    place: puts a tree of numpy arrays on devices, for sharded evaluation.
+    place: puts a tree of numpy arrays on devices, for sharded evaluation. Of
+      several processes each decodes its part of every batch, and all of them
+      have the same result.
 
   Raises:
     ValueError: for an unknown name, or beams with a temperature.
@@ -257,7 +259,7 @@ class Evaluator:
           names=tuple(self.divergences),
         )
         pairs |= {f'{name}_{source}': pair for name, pair in found.items()}
-    tokens, mask, pairs = jax.device_get(
+    tokens, mask, pairs = distributed.fetch(
       (response.tokens, response.mask, pairs)
     )
     return [

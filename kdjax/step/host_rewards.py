@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
-from kdjax import rewards, types
+from kdjax import distributed, rewards, types
 from kdjax.step.rollout import of_task
 from kdjax.step.score import Judged
 from kdjax.step.settings import Settings
@@ -18,6 +17,8 @@ def judge(
 ) -> tuple[Judged, ...]:
   """Returns the rewards over texts of each draw.
 
+  Each process judges the rows that it holds, and all have the rewards of all.
+
   Raises:
     ValueError: a reward isn't one finite number a response.
   """
@@ -25,7 +26,13 @@ def judge(
   for draw, response in zip(goal.draws(), responses):
     names = sorted(goal.rewards(draw) & settings.host_rewards)
     part = of_task(batch, draw.task)
-    found.append(_judge(settings, names, part, response) if names else {})
+    judged = _judge(settings, names, part, response) if names else {}
+    found.append(
+      {
+        name: distributed.merge(values, like=part.prompt.tokens)
+        for name, values in judged.items()
+      }
+    )
   return tuple(found)
 
 
@@ -56,23 +63,27 @@ def _judge(
   batch: types.Batch,
   response: types.Response,
 ) -> Judged:
-  prompt, response = jax.device_get((batch.prompt, response))
+  """Returns the rewards of the rows that this process holds."""
+  prompt, here = batch.prompt, distributed.rows(batch.prompt.tokens)
   group = response.tokens.shape[0] // prompt.tokens.shape[0]
+  asked, said = distributed.fetch(
+    ((prompt.tokens, prompt.mask), (response.tokens, response.mask))
+  )
 
-  def texts(tokens, mask):
-    rows = zip(np.asarray(tokens), np.asarray(mask))
-    return [settings.decode(row[kept].tolist()) for row, kept in rows]
+  def texts(tokens, mask, rows):
+    return [settings.decode(tokens[i][mask[i]].tolist()) for i in rows]
 
-  references = batch.references or [()] * prompt.tokens.shape[0]
-  given = [x for x in texts(prompt.tokens, prompt.mask) for _ in range(group)]
+  references = batch.references or [()] * len(here)
+  samples = np.add.outer(here * group, np.arange(group)).ravel()
+  given = [x for x in texts(*asked, here) for _ in range(group)]
   gold = [tuple(x) for x in references for _ in range(group)]
-  said = texts(response.tokens, response.mask)
+  spoken = texts(*said, samples)
   return {
     name: rewards.judge(
       name,
       settings.rewards[name],
       given,
-      said,
+      spoken,
       gold,
       response.tokens.shape[1],
     )

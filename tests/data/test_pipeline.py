@@ -1,8 +1,10 @@
 """Batches hold every example once an epoch, in an order that can be resumed."""
 
+import dataclasses
 import itertools
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -84,29 +86,32 @@ def test_pairs_of_batches_go_on_where_the_first_of_them_ended():
   assert [x.example_id.tolist() for x in next(again)] == order[3:5]
 
 
-@pytest.mark.parametrize('count', [12, 14])
-def test_shards_are_disjoint(count):
-  shards = [
-    pipeline.train_iterator(
-      make(count), 2, seed=0, shard_index=i, shard_count=3, **SHAPE
+def test_rows_are_those_of_the_whole_batch():
+  """Whatever part a process reads, its position is that of all."""
+  options = dict(SHAPE, seed=0, with_references=True)
+  whole = pipeline.train_iterator(make(), 4, **options)
+  some = np.array([1, 3])
+  part = pipeline.train_iterator(make(), 4, rows=some, **options)
+  for _ in range(6):
+    batch, mine = next(whole), next(part)
+    assert mine.references == tuple(batch.references[i] for i in some)
+    batch, mine = (
+      dataclasses.replace(each, references=None) for each in (batch, mine)
     )
-    for i in range(3)
-  ]
-  for _ in range(3):
-    epoch = sum([sum(ids(shard, 2), []) for shard in shards], [])
-    assert len(set(epoch)) == 12
+    jax.tree.map(
+      lambda a, b: np.testing.assert_array_equal(a, b[some]), mine, batch
+    )
+    assert part.get_state() == whole.get_state()
 
 
-def test_shards_make_up_the_unsharded_batch():
-  whole = pipeline.train_iterator(make(12), 4, seed=0, **SHAPE)
-  halves = [
-    pipeline.train_iterator(
-      make(12), 2, seed=0, shard_index=i, shard_count=2, **SHAPE
-    )
-    for i in range(2)
-  ]
-  for batch in ids(whole, 6):
-    assert set(batch) == set(sum([sum(ids(h, 1), []) for h in halves], []))
+def test_a_position_serves_other_rows():
+  part = pipeline.train_iterator(
+    make(), 4, seed=0, rows=np.array([0, 1]), **SHAPE
+  )
+  ids(part, 4)
+  whole = pipeline.train_iterator(make(), 4, seed=0, **SHAPE)
+  whole.set_state(json.loads(json.dumps(part.get_state())))
+  assert [batch[:2] for batch in ids(whole, 5)] == ids(part, 5)
 
 
 @pytest.mark.parametrize('side', ['left', 'right'])
@@ -183,34 +188,21 @@ def test_teacher_prompts_have_their_own_width(side):
   assert plain.teacher_prompts is None
 
 
-@pytest.mark.parametrize('shards', [1, 2, 3])
-def test_eval_yields_every_example_once(shards):
-  seen, lengths = [], []
-  for index in range(shards):
-    batches = list(
-      pipeline.eval_batches(
-        make(), 4, shard_index=index, shard_count=shards, **SHAPE
-      )
-    )
-    lengths.append(len(batches))
-    for batch, valid in batches:
-      assert batch.example_id.shape == (4,)
-      seen += batch.example_id[:valid].tolist()
-      assert batch.references == tuple((f'n{i}',) for i in batch.example_id)
-  assert sorted(seen) == list(range(10))
-  assert len(set(lengths)) == 1
+def test_eval_yields_every_example_once():
+  seen = []
+  for batch, valid in pipeline.eval_batches(make(), 4, **SHAPE):
+    assert batch.example_id.shape == (4,)
+    seen += batch.example_id[:valid].tolist()
+    assert batch.references == tuple((f'n{i}',) for i in batch.example_id)
+  assert seen == list(range(10))
 
 
 def test_errors():
   with pytest.raises(ValueError, match='batch_size=11.*10 examples'):
     pipeline.train_iterator(make(), 11, seed=0, **SHAPE)
-  with pytest.raises(ValueError, match='5 for each of 2 shards'):
-    pipeline.train_iterator(make(), 6, seed=0, shard_count=2, **SHAPE)
   with pytest.raises(ValueError, match='max_prompt_tokens=2'):
     pipeline.train_iterator(
       make(), 2, seed=0, **dict(SHAPE, max_prompt_tokens=2)
     )
   with pytest.raises(ValueError, match='expected left or right'):
     pipeline.train_iterator(make(), 2, seed=0, prompt_padding='up', **SHAPE)
-  with pytest.raises(ValueError, match='shard_index=1'):
-    pipeline.train_iterator(make(), 2, seed=0, shard_index=1, **SHAPE)
