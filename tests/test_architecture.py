@@ -24,10 +24,12 @@ ALL = [*SOURCES, *CONFIGS, *sorted((ROOT / 'tests').rglob('*.py'))]
 ROOMS = {
   'types': '',
   'hub': '',
+  'constraints': '',
+  'distributed': '',
   'copied_layers': '',
   'losses': 'copied_layers',
-  'models': 'copied_layers hub',
-  'sampling': 'models.api',
+  'models': 'constraints copied_layers hub',
+  'sampling': 'constraints models.api',
   'data': 'hub',
   'schema': '',
   'config': 'schema',
@@ -40,21 +42,29 @@ ROOMS = {
   'optimizers': '',
   'state': '',
   'testing': 'models.api',
-  'evaluation': 'losses models.api sampling',
+  'evaluation': 'distributed losses models.api sampling',
   'rewards': 'evaluation',
   'objective': 'losses optimizers',
   'recipes': 'objective',
   'rows': '',
-  'step': 'losses models objective optimizers rewards rows sampling state',
-  'checks': 'config data evaluation models objective recipes rewards',
+  'step': 'constraints distributed losses models objective optimizers rewards '
+  'rows sampling state',
+  'checks': 'config data evaluation models objective partitioning recipes '
+  'rewards',
   'roles': 'config data hub models optimizers',
   'feed': 'config data evaluation objective',
-  'build': 'checks config data evaluation feed memory models objective '
-  'optimizers partitioning recipes rewards roles state step',
-  'generate': 'build config data metrics models.api sampling',
-  'report': 'build checkpoints config data evaluation metrics models roles',
-  'train': 'build checkpoints config evaluation metrics profiling report state',
-  'main': 'checks compilation generate report train',
+  'run': 'config data distributed evaluation feed models.api objective '
+  'optimizers partitioning rewards roles state step',
+  'build': 'checks config data memory models partitioning recipes roles run',
+  'generate': 'build config data distributed metrics models.api run sampling',
+  'report': 'build checkpoints config data distributed evaluation metrics '
+  'models roles run',
+  'plan': 'build checks config data feed losses models objective partitioning '
+  'recipes run sampling step',
+  'train': 'build checkpoints config distributed evaluation metrics profiling '
+  'report run state',
+  'command': '',
+  'main': 'checks command compilation distributed generate plan report train',
 }
 
 # All that some rooms import from outside, so that each is of use on its own.
@@ -267,13 +277,21 @@ def undeclared(paths, requirements):
 
 def test_everything_imported_is_declared(metadata):
   extras = metadata['extras_require']
-  alone = ('types', 'hub', 'copied_layers', 'losses', 'models', 'sampling')
+  alone = (
+    'types',
+    'hub',
+    'constraints',
+    'copied_layers',
+    'losses',
+    'models',
+    'sampling',
+  )
   base = [path for path in SOURCES if room(path) in alone]
   # What models import besides is asked for by name where it is missing.
   optional = {'huggingface_hub', 'torch'}
   assert undeclared(base, metadata['install_requires']) == optional
   assert undeclared([*SOURCES, *CONFIGS], extras['train']) == {'torch'}
-  own = {'benchmarks', 'setuptools', 'tests'}
+  own = {'benchmarks', 'launch', 'setuptools', 'tests'}
   assert undeclared(ALL, extras['test']) == own
 
 

@@ -26,8 +26,7 @@ def saved(request, tmp_path_factory):
 @pytest.fixture(scope='module')
 def theirs(saved):
   """The plain torch loop: what it says, and its logits."""
-  import torch
-
+  torch = pytest.importorskip('torch')
   from benchmarks import torch_loop
 
   threads = torch.get_num_threads()

@@ -39,8 +39,9 @@ def generate(prompt=None, key=KEY, **settings):
   )
 
 
-def assert_same(a, b):
-  jax.tree.map(np.testing.assert_array_equal, a, b)
+def assert_same(a, b, atol=0.0):
+  same = functools.partial(np.testing.assert_allclose, atol=atol, rtol=0)
+  jax.tree.map(same, a, b)
 
 
 def rows_of(tree, rows):
@@ -146,7 +147,8 @@ def test_sample_belongs_to_the_row_id(impl):
   for rows in ([4, 1, 5], [7, 7, 7, 0, 1, 0, 2, 2]):
     part = rows_of(make_prompt(), rows)
     part = generate(part, key, row_ids=jnp.array(rows))
-    assert_same(part, rows_of(whole, rows))
+    # Tokens are the same; kernels may round differently at another batch size.
+    assert_same(part, rows_of(whole, rows), atol=1e-6)
   other = generate(key=key, row_ids=jnp.arange(ROWS) + 10)
   assert (other.tokens != whole.tokens).any()
 

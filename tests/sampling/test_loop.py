@@ -246,7 +246,8 @@ def test_rows_stay_on_their_devices(monkeypatch, devices, compact):
 
   monkeypatch.setattr(loop, 'cut', spy)
   mesh = jax.sharding.AbstractMesh((devices,), ('data',))
-  with jax.sharding.use_abstract_mesh(mesh), pytest.raises(Stop):
+  monkeypatch.setattr(jax.sharding, 'get_abstract_mesh', lambda: mesh)
+  with pytest.raises(Stop):
     generate('tabular', 17, samples_per_prompt=2)
   assert seen == [(LENGTH, 34, compact)]
 

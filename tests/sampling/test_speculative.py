@@ -199,7 +199,8 @@ def test_sample_belongs_to_the_row_id():
   for rows in ([4, 1, 5], [7, 7, 7, 0, 1, 0, 2, 2]):
     rows = jnp.array(rows)
     part = jax.tree.map(lambda x, rows=rows: x[rows], (make_prompt(), whole))
-    assert_same(speculate(part[0], row_ids=rows)[0], part[1])
+    # Tokens are the same; kernels may round differently at another batch size.
+    assert_same(speculate(part[0], row_ids=rows)[0], part[1], atol=1e-6)
   other, _ = speculate(row_ids=jnp.arange(ROWS) + 10)
   assert (other.tokens != whole.tokens).any()
 
