@@ -68,19 +68,29 @@ def make_mesh(
       '(what is left of the devices)'
     )
   fixed = math.prod(size for size in sizes.values() if size != -1)
-  if len(devices) % fixed or (not free and fixed != len(devices)):
+  count = len(devices)
+  if count % fixed or (not free and fixed != count):
     raise ValueError(
-      f'mesh {named} does not fit {len(devices)} devices: the sizes must '
-      f'multiply to {len(devices)}. Set data=-1 to take what is left, or hide '
-      'devices (CUDA_VISIBLE_DEVICES, TPU_VISIBLE_CHIPS)'
+      f'mesh {named} does not fit {count} devices: the sizes must multiply to '
+      f'{count}, so each is one of {_sizes_of(count)}. Set data=-1 to take '
+      'what is left, or hide devices (CUDA_VISIBLE_DEVICES, TPU_VISIBLE_CHIPS)'
     )
   for name in free:
-    sizes[name] = len(devices) // fixed
+    sizes[name] = count // fixed
   # Linen's modules fail under the default, Explicit axes.
   kinds = (AxisType.Auto,) * len(MESH_AXES)
   return jax.make_mesh(
     tuple(sizes.values()), MESH_AXES, axis_types=kinds, devices=devices
   )
+
+
+def _sizes_of(count: int) -> list[int]:
+  """Returns the sizes that an axis over `count` devices can have.
+
+  >>> _sizes_of(12)
+  [1, 2, 3, 4, 6, 12]
+  """
+  return [size for size in range(1, count + 1) if count % size == 0]
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

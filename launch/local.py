@@ -45,9 +45,7 @@ def main(argv: Sequence[str]) -> int:
       errors='replace',
       start_new_session=True,
     )
-    for environment in environments(
-      args.processes, args.devices_per_process, args.gpus
-    )
+    for environment in environments(**vars(args))
   ]
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, _: _signal(processes, number))
@@ -93,7 +91,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def environments(
-  processes: int, devices: int, gpus: bool = False
+  processes: int, devices_per_process: int, gpus: bool = False
 ) -> list[dict[str, str]]:
   """Returns the variables by which JAX knows each process and its devices."""
   with socket.socket() as free:
@@ -109,16 +107,13 @@ def environments(
       'PYTHONPATH': path,
     }
     if gpus:
-      mine = range(i * devices, (i + 1) * devices)
-      here['JAX_LOCAL_DEVICE_IDS'] = ','.join(map(str, mine))
+      first = i * devices_per_process
+      mine = map(str, range(first, first + devices_per_process))
+      here['JAX_LOCAL_DEVICE_IDS'] = ','.join(mine)
     else:
       flags = os.environ.get('XLA_FLAGS', '')
-      simulated = f'--xla_force_host_platform_device_count={devices}'
-      here |= {
-        'JAX_PLATFORMS': 'cpu',
-        'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo',
-        'XLA_FLAGS': f'{flags} {simulated}'.strip(),
-      }
+      flags += f' --xla_force_host_platform_device_count={devices_per_process}'
+      here |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
     found.append(here)
   return found
 

@@ -11,6 +11,8 @@ import sys
 # Tiny models spend their time in the compiler; it is told to hurry. Set before
 # anything imports jax, for the tests and for the processes that they start.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+# With libtpu installed jax looks for TPUs first, and its profiler fails.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import numpy as np
 import pytest

@@ -63,10 +63,9 @@ with distributed.joined():
           whole = np.arange(16) * 10 + np.repeat(first, share) / 4
           np.testing.assert_array_equal(merged, np.repeat(whole, 2))
         assert set(merged - np.repeat(np.arange(16) * 10, 2)) <= {0, 0.25}
-      tree = {'w': np.arange(64.0).reshape(8, 8), 'none': None}
-      partitioning.MIN_SIZE = 1
-      placed = partitioning.place(mesh, tree, {'embed': 'data+fsdp+tensor'})
-      np.testing.assert_array_equal(distributed.fetch(placed['w']), tree['w'])
+      params = {'kernel': np.arange(2.0**14).reshape(128, 128), 'none': None}
+      kernel = partitioning.place(mesh, params)['kernel']
+      np.testing.assert_array_equal(distributed.fetch(kernel), params['kernel'])
   print('done')
 """
 
