@@ -47,9 +47,10 @@ TRAIN = [
   'transformers>=5',
 ]
 
-# What `--mode=plan` compiles with, on a machine without TPUs. It is of an age
-# with jaxlib, and wheels are for Linux alone.
-PLAN = [*TRAIN, "libtpu; sys_platform == 'linux'"]
+# What `--mode=plan` compiles with, on a machine without TPUs: libtpu, by jax's
+# own extra, since jaxlib can't read what another release of it compiles. Its
+# wheels are for Linux alone.
+PLAN = [*TRAIN, "jax[tpu]; sys_platform == 'linux'"]
 
 TEST = [
   *PLAN,

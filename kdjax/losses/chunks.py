@@ -99,7 +99,10 @@ def make_plan(
 
 def _room(vocab_size: int) -> int:
   """Returns how many tokens a chunk has room for."""
-  platform = 'cpu' if jax.default_backend() == 'cpu' else 'other'
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  # A mesh may be of devices that aren't here, to compile for them.
+  platform = jax.default_backend() if device is None else device.platform
+  platform = 'cpu' if platform == 'cpu' else 'other'
   tokens = CHUNK_BYTES[platform] // (4 * vocab_size)
   tokens = max(8, min(tokens, CHUNK_TOKENS[platform]))
   return tokens - tokens % _TILE if tokens > _TILE else tokens
@@ -201,7 +204,9 @@ def _local(run, plan, inputs, weights, kept, gradients):
   # Sums over chunks (and devices) are float32 whatever the parameters are.
   added = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), added)
   carry = added, jax.tree.map(room, listed)
-  added, listed = jax.lax.fori_loop(0, -(-count // size), body, carry)
+  # How often at most, for who counts a program's work (`plan.counting`).
+  with jax.named_scope(f'times_{padded.shape[0] // size}'):
+    added, listed = jax.lax.fori_loop(0, -(-count // size), body, carry)
   slots = jnp.argsort(order)  # back from the order of the sweep
   values, by_hidden, by_args = jax.tree.map(lambda x: x[slots], listed)
   if not gradients:

@@ -112,8 +112,15 @@ def _block_size(steps: int, block: int) -> int:
   )
 
 
-def run(parts: Parts, step: Step, loop: Loop) -> types.Response:
-  """Returns the columns of the loop's rows, from 0 to the last end."""
+def run(parts: Parts, step: Step, loop: Loop, start: int = 1) -> types.Response:
+  """Returns the columns of the loop's rows, from 0 to the last end.
+
+  Args:
+    parts: from `cut`.
+    step: chooses a token for each row.
+    loop: before the first block.
+    start: the position that it has got to where no row was done early.
+  """
   rest = parts.halved()
   # A state of a user's own may be without `narrow`.
   ends = parts.ends if hasattr(loop.state, 'narrow') else parts.ends[-1:]
@@ -121,7 +128,10 @@ def run(parts: Parts, step: Step, loop: Loop) -> types.Response:
     whole = loop.state
     if end != ends[-1]:
       loop = dataclasses.replace(loop, state=whole.narrow(end - 1))
-    loop = _advance(parts.block, step, loop, end, max(rest.sizes, default=0))
+    # How often at most, for who counts a program's work (`plan.counting`).
+    with jax.named_scope(f'times_{-(-max(0, end - start) // parts.block)}'):
+      loop = _advance(parts.block, step, loop, end, max(rest.sizes, default=0))
+    start = max(start, end)
     loop = dataclasses.replace(loop, state=_put_back(loop.state, whole))
   if not rest.sizes:
     return loop.columns
@@ -130,7 +140,7 @@ def run(parts: Parts, step: Step, loop: Loop) -> types.Response:
   return jax.tree.map(
     lambda old, new: old.at[:, index].set(new),
     loop.columns,
-    run(rest, step, loop.take(index)),
+    run(rest, step, loop.take(index), start),
   )
 
 

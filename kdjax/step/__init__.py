@@ -14,6 +14,7 @@ from kdjax.step.program import Program
 from kdjax.step.rollout import rollout
 from kdjax.step.score import score
 from kdjax.step.settings import Settings
+from kdjax.step.whole import policy, update
 
 __all__ = [
   'Program',
@@ -21,6 +22,8 @@ __all__ = [
   'Settings',
   'auxiliary',
   'learn',
+  'policy',
   'rollout',
   'score',
+  'update',
 ]

@@ -13,7 +13,7 @@ from kdjax.models import api
 from kdjax.state import State
 from kdjax.step.learn import Scored, learn
 from kdjax.step.rollout import rollout
-from kdjax.step.score import score
+from kdjax.step.score import Judged, score
 from kdjax.step.settings import Metrics, Settings
 
 
@@ -43,20 +43,44 @@ def whole(
   if ahead:
     (responses, metrics), waits = state.pending_rollout, sampled
     state = dataclasses.replace(state, pending_rollout=None)
+  state, found = update(settings, parts, state, frozen, batch, responses)
+  state = dataclasses.replace(state, pending_rollout=waits)
+  return state, {**metrics, **found}
+
+
+def update(
+  settings: Settings,
+  parts: int,
+  state: State,
+  frozen: Mapping[str, Any],
+  batch: types.Batch,
+  responses: tuple[types.Response, ...],
+  judged: tuple[Judged, ...] | None = None,
+) -> tuple[State, Metrics]:
+  """Returns the next state and the metrics: what a step does after a rollout.
+
+  Args:
+    settings: of the step.
+    parts: micro-batches.
+    state: before the step.
+    frozen: parameters by name.
+    batch: prompts.
+    responses: of each draw, from `rollout`.
+    judged: rewards of the caller's, for each draw.
+  """
   with jax.named_scope('score'):
-    scored, more = score(
+    scored, metrics = score(
       settings,
       state.params['student'],
       frozen,
       batch,
       responses,
-      ({},) * len(responses),
+      judged or ({},) * len(responses),
       state.step,
     )
   with jax.named_scope('learn'):
     state, found = _updates(settings, parts, state, frozen, scored)
-  state = dataclasses.replace(state, pending_rollout=waits)
-  return state, {**metrics, **more, **found}
+  return state, {**metrics, **found}
 
 
 def policy(state: State) -> api.Params:

@@ -1,0 +1,215 @@
+"""A config's step without any arrays: shapes, and how they are split."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import build, feed, models, partitioning, recipes, step, types
+from kdjax.checks import ROLES, given
+from kdjax.config import Config, Task
+from kdjax.data import vocabularies
+from kdjax.models import api, known, lora
+from kdjax.objective import Objective
+from kdjax.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  """A tokenizer that isn't here, as far as its sizes go."""
+
+  size: int
+  eos_id: int
+  pad_id: int
+
+  def decode(self, ids: Sequence[int]) -> str:
+    raise NotImplementedError('a plan reads no text')
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """What is compiled, as shapes, dtypes and shardings.
+
+  Attributes:
+    run: the config's, its parameters shapes.
+    settings: of the step.
+    state: before an update.
+    batch: of training data.
+    rows: rollouts a step, the most where their number changes.
+    models: student, teacher, reward and reference, those that there are.
+    known: the hub ids whose shapes are those that kdjax carries.
+  """
+
+  run: Run
+  settings: step.Settings
+  state: Any
+  batch: types.Batch
+  rows: int
+  models: dict[str, tuple[api.LanguageModel, Any]]
+  known: tuple[str, ...]
+
+  @property
+  def config(self) -> Config:
+    return self.run.config
+
+  @property
+  def frozen(self) -> dict[str, Any]:
+    """The parameters that an update reads and doesn't change."""
+    named = self.settings.objective.models()
+    return {k: v for k, v in self.run.frozen.items() if k in named}
+
+  @property
+  def mesh(self) -> jax.sharding.Mesh:
+    return self.run.mesh
+
+
+def make(c: Config, devices: Sequence[Any]) -> Job:
+  """Returns the job of a config on devices that needn't be here.
+
+  Raises:
+    FileNotFoundError: a model is neither here nor known.
+    ValueError: the mesh can't be made of the devices, or the batch not split.
+  """
+  mesh = _mesh(c, devices)
+  args = dict(c.recipe)
+  goal = recipes.build(args.pop('name'), **args)
+  tokens = _tokens(c)
+  parts = dict.fromkeys(ROLES, (None, None))
+  for role in ROLES:
+    if given(getattr(c, role)):
+      parts[role] = _model(role, c, tokens)
+  model, params = parts['reward']
+  if model is not None:
+    kernel = jax.ShapeDtypeStruct((model.config.width, 1), jnp.float32)
+    bias = jax.ShapeDtypeStruct((1,), jnp.float32)
+    head = {'kernel': kernel, 'bias': bias}
+    parts['reward'] = model, {'model': params, 'head': head}
+  run = build.assemble(c, mesh, tokens, parts)
+  rows = {
+    goal.rollout_rows(i, c.batch_size, c.seed)
+    for i in range(0, c.steps, max(1, c.steps // 64))
+  }
+  return Job(
+    run=run,
+    settings=run.settings(),
+    state=run.abstract_state(),
+    batch=_batch(c, goal, mesh),
+    rows=max(rows),
+    models={role: part for role, part in parts.items() if part[0] is not None},
+    known=_known(c, parts),
+  )
+
+
+def _mesh(c: Config, devices: Sequence[Any]) -> jax.sharding.Mesh:
+  mesh = partitioning.make_mesh(devices=devices, **dataclasses.asdict(c.mesh))
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  rows = {'batch_size': c.batch_size, 'micro_batch_size': c.micro_batch_size}
+  for name, size in rows.items():
+    if size % parts:
+      raise ValueError(
+        f'{name}={size} does not divide over data={mesh.shape["data"]} times '
+        f'fsdp={mesh.shape["fsdp"]}: set it to a multiple of {parts}, or '
+        f'mesh.tensor to more than {mesh.shape["tensor"]}'
+      )
+  return mesh
+
+
+def _tokens(c: Config) -> Any:
+  """Returns the tokenizer, or its sizes where it can't be had."""
+  name = c.task.vocabulary
+  try:
+    return vocabularies.load(name)
+  except (OSError, ImportError):
+    shape = known.config(name)
+    if shape is None:
+      raise
+    eos = shape['eos_token_id']
+    return Tokens(shape['num_tokens'], eos, shape.get('pad_token_id', eos))
+
+
+def _model(role: str, c: Config, tokens: Any) -> tuple[Any, Any]:
+  """Returns a role's model and the shapes of what `roles.load` returns."""
+  m = getattr(c, role)
+  names = ('dtype', 'weights', 'scan', 'remat', 'remat_policy', 'attention')
+  options = {name: getattr(m, name) for name in names}
+  defaults = {
+    'vocab_size': tokens.size,
+    'eos_token_id': tokens.eos_id,
+    'pad_token_id': tokens.pad_id,
+  }
+  model, params = models.abstract(
+    m.path or {**defaults, **m.config},
+    dropout=m.dropout,
+    num_tokens=tokens.size,
+    **options,
+  )
+  if m.layers:
+    kept = {}
+
+    def shorten(params):
+      kept['model'], short = models.copy_layers((model, params), dict(m.layers))
+      return short
+
+    params = jax.eval_shape(shorten, params)
+    model = kept['model']
+  if m.lora.rank:
+    add = functools.partial(lora.add_lora, **dataclasses.asdict(m.lora))
+    params = jax.eval_shape(add, params, jax.random.key(0))
+  ends = dict.fromkeys((*model.eos_ids, tokens.eos_id))
+  model = dataclasses.replace(model, eos_ids=tuple(ends), pad_id=tokens.pad_id)
+  return model, params
+
+
+def _known(c: Config, parts: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns the hub ids of which only `known` could tell."""
+  paths = {getattr(c, role).path: model for role, (model, _) in parts.items()}
+  return tuple(
+    path
+    for path, model in paths.items()
+    if model is not None and json.loads(model.hf_config) == known.config(path)
+  )
+
+
+def _batch(c: Config, goal: Objective, mesh: jax.sharding.Mesh) -> types.Batch:
+  tasks = {
+    name: _batch_of(c, part, goal, name, mesh)
+    for name, part in c.tasks.items()
+    if name in goal.tasks()
+  }
+  main = _batch_of(c, c.task, goal, '', mesh)
+  return dataclasses.replace(main, tasks=tasks)
+
+
+def _batch_of(
+  c: Config, task: Task, goal: Objective, name: str, mesh: jax.sharding.Mesh
+) -> types.Batch:
+  """Returns a task's part of a batch, with the responses that are data."""
+  split = partitioning.batch_sharding(mesh)
+
+  def rows(*shape, dtype=jnp.int32):
+    shape = (c.batch_size, *shape)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=split)
+
+  def text(kind, length):
+    return kind(rows(length), rows(length, dtype=jnp.bool_))
+
+  asked = task.max_teacher_prompt_tokens or task.max_prompt_tokens
+  sources = {'data', 'rejected', 'teacher'} & {'data', *goal.sources(name)}
+  if name in feed.online(c, goal):
+    sources -= {'teacher'}
+  return types.Batch(
+    prompt=text(types.Prompt, task.max_prompt_tokens),
+    teacher_prompts=tuple(
+      text(types.Prompt, asked) for _ in task.teacher_prompts
+    )
+    or None,
+    responses={
+      source: text(types.Response, task.max_response_tokens)
+      for source in sorted(sources)
+    },
+    example_id=rows(),
+  )
