@@ -276,29 +276,36 @@ def test_metrics_are_read_a_step_late_and_nothing_waits(
   assert happened == [('dispatch', 1), *sum(late, []), ('fetch', 6)]
 
 
+# In processes of their own: jax's profiler fails in one that has planned for
+# TPUs before.
 @pytest.mark.slow
-def test_a_profile_holds_its_steps_and_changes_nothing(tiny, tmp_path):
-  plain = trained(short(tiny), tmp_path / 'plain')
-  config = short(tiny, profile='3-4', time_phases=True)
-  traced = trained(config, tmp_path / 'traced')
-  jax.tree.map(np.testing.assert_array_equal, traced, plain)
-  (path,) = (tmp_path / 'traced' / 'profile').rglob('*.trace.json.gz')
+def test_a_profile_holds_its_steps_and_changes_nothing(
+  command, finished, tmp_path
+):
+  process = command('--config.profile=3-4', f'--workdir={tmp_path}')
+  _, said = process.communicate()
+  assert process.returncode == 0, said
+  assert weights(tmp_path) == weights(finished)
+  (path,) = (tmp_path / 'profile').rglob('*.trace.json.gz')
   events = json.loads(gzip.decompress(path.read_bytes()))['traceEvents']
   names = [event.get('name') for event in events]
   steps = [e['args']['step_num'] for e in events if e.get('name') == 'step']
   assert sorted(steps) == ['3', '4']
-  for part in ('batch', 'dispatch', 'rollout', 'teacher', 'update'):
+  for part in ('batch', 'dispatch'):
     assert names.count(part) == 2, part
-  assert not (tmp_path / 'plain' / 'profile').exists()
+  assert not (finished / 'profile').exists()
 
 
-def test_a_profile_is_written_where_a_run_stops_within_it(tiny, tmp_path):
-  config = short(tiny, profile='2-6', max_skipped=3)
-  run = build.build(config)
-  broken = jax.tree.map(lambda x: x * np.nan, run.student_params)
-  run = dataclasses.replace(run, student_params=broken)
-  with jax.set_mesh(run.mesh), pytest.raises(FloatingPointError):
-    train.Trainer(run, str(tmp_path)).train()
+@pytest.mark.slow
+def test_a_profile_is_written_where_a_run_stops_within_it(command, tmp_path):
+  process = command(
+    '--config.profile=2-9',
+    '--config.max_skipped=3',
+    '--config.optimizer.learning_rate=1e38',
+    f'--workdir={tmp_path}',
+  )
+  _, said = process.communicate()
+  assert process.returncode == 1 and 'not finite' in said, said
   assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
 
 
