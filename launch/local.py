@@ -1,7 +1,7 @@
 """Several processes of kdjax on one machine.
 
   python launch/local.py --processes=2 --devices_per_process=4 -- \
-      --config=configs/gkd_xsum.py:embedded --workdir=/tmp/run
+      --config=configs/gkd_xsum.py:embedded --workdir=runs/two
 
 What follows `--` goes to `python -m kdjax.main`. The processes have simulated
 devices of the CPU, to rehearse on one machine what is to run on several; with
