@@ -49,6 +49,7 @@ def joined() -> Iterator[None]:
   come to their end together, would be waiting for what waits for it.
 
   Raises:
+    ConnectionError: another process is gone.
     ValueError: the environment describes the processes in part.
   """
   # It would take SIGTERM over, which `train.Interruption` handles.
@@ -61,10 +62,16 @@ def joined() -> Iterator[None]:
     yield
   except SystemExit:
     raise  # all of them stop after the same step
-  except BaseException:
+  except BaseException as error:
     if jax.process_count() > 1:
       # JAX's own farewell was registered before; the last one runs first.
       atexit.register(_leave)
+      if _lost(error):
+        raise ConnectionError(
+          f'process {jax.process_index()} of {jax.process_count()} has lost '
+          f'another one, which says why: {str(error).splitlines()[0]}. The '
+          'same command goes on from the last checkpoint.'
+        ) from error
     raise
 
 
@@ -108,6 +115,14 @@ def _initialize() -> None:
     if _ADDRESS in environment:
       raise
     # No cluster that JAX knows: this process is alone.
+
+
+def _lost(error: BaseException) -> bool:
+  """Whether what failed was a collective, because another process is gone."""
+  if not isinstance(error, jax.errors.JaxRuntimeError):
+    return False
+  said = str(error).lower()
+  return any(word in said for word in ('gloo', 'nccl', 'connection', 'peer'))
 
 
 def _leave() -> None:
