@@ -50,6 +50,7 @@ def test_model_of_other_ends_ends_with_the_tokenizer_too(
   assert run.student.eos_ids == (7, 9, run.vocabulary.eos_id)
 
 
+@pytest.mark.slow
 def test_padded_vocabulary_is_neither_refused_nor_sampled(tiny):
   """As Qwen2's: one tokenizer, embedding tables padded to different sizes."""
   architecture = tiny().student.config.to_dict()

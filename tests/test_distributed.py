@@ -176,6 +176,8 @@ def environment(monkeypatch):
       'SLURM_NTASKS',
       'OMPI_COMM_WORLD_SIZE',
       'KUBERNETES_SERVICE_HOST',
+      'TPU_WORKER_HOSTNAMES',  # planning sets it
+      'TPU_PROCESS_ADDRESSES',
     ):
       monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

@@ -73,6 +73,7 @@ def stale(tiny_data):
   }
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_where_an_undisturbed_one_ends(
   quick, tiny_data, tmp_path, monkeypatch
 ):
@@ -141,6 +142,7 @@ def test_a_reward_model_is_trained_and_then_obeyed(quick, tmp_path):
   assert first['rollout/length'] > 0
 
 
+@pytest.mark.slow
 def test_groups_are_rewarded_by_texts_and_held_near_the_start(quick, tmp_path):
   config = quick(
     recipe={'name': 'grpo', 'reward': 'phoneme_error_rate'},
@@ -156,6 +158,7 @@ def test_groups_are_rewarded_by_texts_and_held_near_the_start(quick, tmp_path):
   assert 0 <= first['loss/kl'] < last['loss/kl']
 
 
+@pytest.mark.slow
 def test_pairs_are_read_from_a_file(quick, tiny_data, tmp_path):
   rows = [
     json.loads(line)

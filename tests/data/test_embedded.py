@@ -78,6 +78,7 @@ def test_other_splits_keep_their_gold(split):
   assert part('g2p', split, part='unlabelled') == part('g2p', split)
 
 
+@pytest.mark.slow
 def test_an_unlabelled_part_is_loaded_without_responses(tmp_path):
   options = {'vocabulary': 'g2p', 'limit': 20, 'cache_dir': tmp_path}
   parts = {

@@ -128,6 +128,7 @@ def test_parts_change_no_sample(cut, name, block, ends, sizes):
   assert len(set(np.asarray(whole.mask).sum(1).tolist())) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('rows', [1, 2])
 def test_few_rows(cut, rows):
   cut(3, (4, 10, 19), (rows,) if rows == 1 else (2, 1))
@@ -145,6 +146,7 @@ def test_samples_of_a_prompt_are_rows_of_their_own(cut):
   assert_same_samples(first, generate('tabular', 4))
 
 
+@pytest.mark.slow
 def test_all_rows_end_at_once(cut):
   cut(2, (7, 19), (7, 3, 1))
   response = generate('tabular', 7, eos_id=range(6), min_new_tokens=0)
