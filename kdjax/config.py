@@ -263,13 +263,14 @@ def _other_problems(c: Config) -> list[str]:
     ):
       if not value:
         found.append(f"checkpoint.export='best' needs {name} above 0")
-  try:
-    re.compile(c.optimizer.trainable)
-  except re.error as error:
-    found.append(
-      f'optimizer.trainable={c.optimizer.trainable!r} is no regular '
-      f'expression: {error}'
-    )
+  roles = ('student', 'teacher', 'reference', 'reward')
+  patterns = {f'{x}.lora.targets': getattr(c, x).lora.targets for x in roles}
+  patterns['optimizer.trainable'] = c.optimizer.trainable
+  for name, pattern in patterns.items():
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      found.append(f'{name}={pattern!r} is no regular expression: {error}')
   try:
     steps = profiled(c.profile)
     if steps and steps[-1] > c.steps:

@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 
 from kdjax import hub, models, optimizers
-from kdjax.config import Config
+from kdjax.config import Config, Model
 from kdjax.data import vocabularies
 from kdjax.models import api, kernels, lora
 
@@ -25,40 +25,46 @@ def load(
 ) -> tuple[api.LanguageModel, api.Params]:
   """Returns a role's model and its parameters, on the host."""
   c = getattr(config, role)
-  options: Mapping[str, Any] = {
-    'dtype': c.dtype,
-    'scan': c.scan,
-    'remat': c.remat,
-    'remat_policy': c.remat_policy,
-    'weights': c.weights,
-    'attention': c.attention,
-    'dropout': c.dropout,
-    'num_tokens': vocabulary.size,
-  }
+  source, options = described(c, vocabulary)
   if c.config:
     key = jax.random.fold_in(jax.random.key(config.seed), role == 'teacher')
-    defaults = {
-      'vocab_size': vocabulary.size,
-      'eos_token_id': vocabulary.eos_id,
-      'pad_token_id': vocabulary.pad_id,
-    }
-    model, params = models.from_config(
-      {**defaults, **c.config}, key, init=c.init, **options
-    )
+    model, params = models.from_config(source, key, init=c.init, **options)
     params = jax.device_get(params)
   else:
     _check_tokenizer(role, c.path, vocabulary)
-    model, params = models.from_pretrained(c.path, **options)
+    model, params = models.from_pretrained(source, **options)
   if c.layers:
     model, params = models.copy_layers((model, params), dict(c.layers))
   _check_sizes(f'{role} {c.path or "config"}', model, config, vocabulary)
   if c.lora.rank:
     params = jax.device_get(_add_lora(params, config))
-  # Gold responses end in the tokenizer's id, so models that learn from them do.
+  return speaking(model, vocabulary), params
+
+
+def described(
+  c: Model, vocabulary: vocabularies.Vocabulary
+) -> tuple[Any, dict[str, Any]]:
+  """Returns the path or the config of a model, and the options to make it."""
+  names = ('dtype', 'weights', 'scan', 'remat', 'remat_policy', 'attention')
+  options = {name: getattr(c, name) for name in (*names, 'dropout')}
+  options['num_tokens'] = vocabulary.size
+  defaults = {
+    'vocab_size': vocabulary.size,
+    'eos_token_id': vocabulary.eos_id,
+    'pad_token_id': vocabulary.pad_id,
+  }
+  return c.path or {**defaults, **c.config}, options
+
+
+def speaking(
+  model: api.LanguageModel, vocabulary: vocabularies.Vocabulary
+) -> api.LanguageModel:
+  """Returns a model whose responses end and pad as the tokenizer's do."""
+  # Gold responses end in its id, so models that learn from them do.
   ends = dict.fromkeys((*model.eos_ids, vocabulary.eos_id))
   return dataclasses.replace(
     model, eos_ids=tuple(ends), pad_id=vocabulary.pad_id
-  ), params
+  )
 
 
 def account(

@@ -60,7 +60,7 @@ ROOMS = {
   'report': 'build checkpoints config data distributed evaluation metrics '
   'models roles run',
   'plan': 'build checks config data feed losses models objective partitioning '
-  'recipes run sampling step',
+  'recipes roles run sampling step',
   'train': 'build checkpoints config distributed evaluation metrics profiling '
   'report run state',
   'command': '',

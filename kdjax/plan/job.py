@@ -9,7 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax import build, feed, models, partitioning, recipes, step, types
+from kdjax import (
+  build,
+  feed,
+  models,
+  partitioning,
+  recipes,
+  roles,
+  step,
+  types,
+)
 from kdjax.checks import ROLES, given
 from kdjax.config import Config, Task
 from kdjax.data import vocabularies
@@ -134,19 +143,8 @@ def _tokens(c: Config) -> Any:
 def _model(role: str, c: Config, tokens: Any) -> tuple[Any, Any]:
   """Returns a role's model and the shapes of what `roles.load` returns."""
   m = getattr(c, role)
-  names = ('dtype', 'weights', 'scan', 'remat', 'remat_policy', 'attention')
-  options = {name: getattr(m, name) for name in names}
-  defaults = {
-    'vocab_size': tokens.size,
-    'eos_token_id': tokens.eos_id,
-    'pad_token_id': tokens.pad_id,
-  }
-  model, params = models.abstract(
-    m.path or {**defaults, **m.config},
-    dropout=m.dropout,
-    num_tokens=tokens.size,
-    **options,
-  )
+  source, options = roles.described(m, tokens)
+  model, params = models.abstract(source, **options)
   if m.layers:
     kept = {}
 
@@ -159,9 +157,7 @@ def _model(role: str, c: Config, tokens: Any) -> tuple[Any, Any]:
   if m.lora.rank:
     add = functools.partial(lora.add_lora, **dataclasses.asdict(m.lora))
     params = jax.eval_shape(add, params, jax.random.key(0))
-  ends = dict.fromkeys((*model.eos_ids, tokens.eos_id))
-  model = dataclasses.replace(model, eos_ids=tuple(ends), pad_id=tokens.pad_id)
-  return model, params
+  return roles.speaking(model, tokens), params
 
 
 def _known(c: Config, parts: Mapping[str, Any]) -> tuple[str, ...]:
