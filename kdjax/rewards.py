@@ -68,10 +68,10 @@ def metric_reward(name: str) -> TextReward:
   sign = -1.0 if name in text.LOWER_IS_BETTER else 1.0
 
   def reward(prompts, responses, references):
-    del prompts
     # Some metrics refuse a response without references.
     texts = [each or ('',) for each in references]
-    return sign * text.score(name, responses, texts).per_example / 100.0
+    scores = text.score(name, responses, texts, inputs=prompts)
+    return sign * scores.per_example / 100.0
 
   return reward
 
@@ -85,6 +85,7 @@ def get(name: str) -> TextReward | Traced:
   if name in TEXT_REWARDS:
     return TEXT_REWARDS[name]
   if name in text.METRICS:
+    text.check_names([name])
     return metric_reward(name)
   module, colon, attribute = name.partition(':')
   if not colon:

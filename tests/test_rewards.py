@@ -121,6 +121,15 @@ def test_rewards_have_names():
   np.testing.assert_array_equal(found, [1, 0, 1])
 
 
+def test_a_metric_that_reads_prompts_is_given_them():
+  said = ['a b c d e', 'a b c d x']
+  found = rewards.get('ibleu')(said[:1] * 2, said, [('a b c d e',)] * 2)
+  inputs = {'inputs': said[:1] * 2}
+  scores = text.score('ibleu', said, [('a b c d e',)] * 2, **inputs)
+  np.testing.assert_allclose(found, scores.per_example / 100)
+  assert found[0] == pytest.approx(0.8)
+
+
 def test_a_reward_of_ones_own_may_be_traced(monkeypatch):
   module = python_types.ModuleType('my_rewards')
   module.length = rewards.Traced(lambda prompt, response: response.mask.sum(-1))

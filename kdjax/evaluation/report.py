@@ -1,12 +1,13 @@
 """Results as text: a table of systems, and samples side by side."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from kdjax.evaluation import bootstrap, distribution, loop, text
 
 
-def _cell(interval: bootstrap.Interval, *, signed: bool = False) -> str:
+def cell(interval: bootstrap.Interval, *, signed: bool = False) -> str:
+  """Returns a score and its interval in brackets."""
   # Percentages read best with two digits, nats below one need a third.
   digits = 2 if max(abs(x) for x in interval) >= 1.0 else 3
   sign = '+' if signed else ''
@@ -14,8 +15,8 @@ def _cell(interval: bootstrap.Interval, *, signed: bool = False) -> str:
   return f'{value} [{low}, {high}]'
 
 
-def _lines(rows: Sequence[Sequence[str]]) -> str:
-  """A Markdown table that is aligned in plain text too."""
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+  """Returns a Markdown table that is aligned in plain text too."""
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   padded = [
     '| ' + ' | '.join(c.ljust(w) for c, w in zip(row, widths)) + ' |'
@@ -31,7 +32,8 @@ def table(
 ) -> str:
   """Returns a Markdown table: a row a metric, a column a system.
 
-  Cells hold the score and its bootstrap 95% interval.
+  Cells hold the score and its bootstrap 95% interval. Below stand the
+  conventions of the metrics, since numbers of others don't compare.
 
   Args:
     results: by the system's name, in the order of the columns.
@@ -57,11 +59,11 @@ def table(
   for name in names:
     row = [f'{name} (less is better)' if lower_is_better(name) else name]
     row += [
-      _cell(r.metrics[name]) if name in r.metrics else '-'
+      cell(r.metrics[name]) if name in r.metrics else '-'
       for r in results.values()
     ]
     if compare:
-      row.append(_cell(gains[name], signed=True) if name in gains else '-')
+      row.append(cell(gains[name], signed=True) if name in gains else '-')
     rows.append(row)
   pad = [''] if compare else []
   for label, form in (
@@ -71,7 +73,17 @@ def table(
   ):
     cells = [form.format(r).replace('nan%', '-') for r in results.values()]
     rows.append([label, *(c.replace('nan', '-') for c in cells), *pad])
-  return _lines(rows)
+  return '\n'.join([markdown(rows), *_footnotes(names)])
+
+
+def _footnotes(names: Iterable[str]) -> list[str]:
+  """A Markdown list: a convention each, with the metrics it holds for."""
+  found = {}
+  for name in names:
+    if name in text.CONVENTIONS:
+      found.setdefault(text.CONVENTIONS[name], []).append(name)
+  notes = [f'- {", ".join(own)}: {said}.' for said, own in found.items()]
+  return ['', *notes] if notes else []
 
 
 def lower_is_better(name: str) -> bool:

@@ -1,8 +1,11 @@
 """Tables and samples say what the results hold."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
-from kdjax.evaluation import loop, report
+from kdjax.evaluation import loop, report, text
 
 REFERENCES = [('a b c',), ('d e', 'd f'), ('g',)]
 
@@ -21,7 +24,9 @@ def _result(predictions, **described):
 def _results():
   return {
     'teacher': _result(
-      ['a b c', 'd f', 'g'], mean_length=2.5, eos_fraction=1.0
+      ['a b c', 'd f', 'g'],
+      tokens={'student': [np.arange(3), np.arange(2), np.arange(3)]},
+      ended=np.array([True, True, False]),
     ),
     'before': _result(['a', 'e', 'h']),
     'after': _result(['a b', 'd e', 'h']),
@@ -34,6 +39,7 @@ def _cells(table):
     for cells in (
       [cell.strip() for cell in line.strip('|').split('|')]
       for line in table.splitlines()
+      if line.startswith('|')
     )
   }
 
@@ -51,16 +57,29 @@ def test_table_has_a_column_a_system_and_the_paired_difference():
     f'+{gain.value:.2f} [{gain.low:+.2f}, {gain.high:+.2f}]'
   )
   assert 'ter (less is better)' in rows
-  assert rows['tokens'][:2] == ['2.5', '-']
-  assert rows['ended'][:2] == ['100.0%', '-']
+  assert rows['tokens'][:2] == ['2.7', '-']
+  assert rows['ended'][:2] == ['66.7%', '-']
   assert rows['examples'][:3] == ['3', '3', '3']
 
 
 def test_table_is_aligned_markdown():
-  lines = report.table(_results()).splitlines()
+  table, _ = report.table(_results()).split('\n\n')
+  lines = table.splitlines()
   assert len({len(line) for line in lines}) == 1
   assert set(lines[1]) == {'|', '-'}
   assert all(line.count('|') == 5 for line in lines)
+
+
+def test_conventions_stand_below_the_metrics_they_hold_for():
+  names = ('rouge1', 'ter', 'rougeL')
+  result = loop.score_texts(['a'] * 3, REFERENCES, names, resamples=5)
+  _, notes = report.table({'student': result}).split('\n\n')
+  assert notes.splitlines() == [
+    f'- rouge1, rougeL: {text.CONVENTIONS["rouge1"]}.',
+    f'- ter: {text.CONVENTIONS["ter"]}.',
+  ]
+  plain = dataclasses.replace(result, metrics={'forward_kl': (1.0, 0.5, 2.0)})
+  assert '\n\n' not in report.table({'student': plain})
 
 
 def test_a_metric_that_a_system_lacks_is_a_dash():
