@@ -137,6 +137,16 @@ def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
   ]
 
 
+def latest(workdir: str | os.PathLike) -> dict[str, Any]:
+  """Returns all names of a workdir's metrics.jsonl, each with its last value.
+
+  Empty where there is no such file yet.
+  """
+  if not (pathlib.Path(workdir) / 'metrics.jsonl').exists():
+    return {}
+  return {k: v for line in read(workdir) for k, v in line.items()}
+
+
 def _parsed(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
   """Yields (text, object) of the lines that are whole."""
   for number, text in enumerate(path.read_text('utf-8').splitlines(), 1):
@@ -207,6 +217,36 @@ class Throughput:
         result[f'tokens_per_second/{name}'] = self._tokens[name] / seconds
     self._start_over()
     return result
+
+
+class Spent:
+  """What training has taken so far, also before it was resumed.
+
+  Seconds are those of steps, and not of what else a run does: evaluations,
+  checkpoints, and what is compiled before the first step.
+  """
+
+  _NAMES = ('total/seconds', 'total/sampled_tokens', 'total/learned_tokens')
+
+  def __init__(self, before: Mapping[str, float], clock=time.perf_counter):
+    """Goes on from `before`, what `report` returned last."""
+    self._clock = clock
+    self._totals = np.array([before.get(name, 0.0) for name in self._NAMES])
+    self.restart()
+
+  def restart(self):
+    """Leaves what was done since the last step out."""
+    self._began = self._clock()
+
+  def step(self, sampled_tokens: float, learned_tokens: float):
+    """Adds a step that has just ended."""
+    now = self._clock()
+    self._totals += now - self._began, sampled_tokens, learned_tokens
+    self._began = now
+
+  def report(self) -> dict[str, float]:
+    """Returns 'total/seconds', '…/sampled_tokens' and '…/learned_tokens'."""
+    return dict(zip(self._NAMES, self._totals.tolist()))
 
 
 def progress_bar(total: int, initial: int = 0, **options: Any):

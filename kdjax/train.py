@@ -80,6 +80,7 @@ class Trainer:
       current, start = self._resume()
       self.writer = metrics.Writer(self.workdir, start + 1 if start else 0)
       stack.enter_context(contextlib.closing(self.writer))
+      self.spent = metrics.Spent(metrics.latest(self.workdir))
       with self._compiling(current, start):
         if not start:
           self._evaluate(0, current)
@@ -116,6 +117,7 @@ class Trainer:
       logging_redirect_tqdm([logging.getLogger('kdjax')]),
       contextlib.closing(self.profiler),
     ):
+      self.spent.restart()
       for done in range(start + 1, steps + 1):
         with self.profiler.step(done):
           current = self._step(done, current)
@@ -125,8 +127,12 @@ class Trainer:
         if save or self._evaluation_due(done):
           self._drain()
           found = self._evaluate(done, current)
+          if found is None:
+            # Where a resumed run goes on from.
+            self.writer.write(done, self.spent.report())
           self.checkpoints.save(done, current, self.data, found)
           self.throughput.restart()
+          self.spent.restart()
         if stop:
           self.checkpoints.wait()
           logger.warning(
@@ -204,7 +210,9 @@ class Trainer:
     (done, found), self.pending = self.pending, None
     with _annotate('metrics'):
       found = jax.device_get(found)
-    self.throughput.lap(self._tokens(found))
+    tokens = self._tokens(found)
+    self.throughput.lap(tokens)
+    self.spent.step(tokens['rollout'], tokens['update'])
     latest = {k: found.pop(k) for k in ('skipped', 'consecutive_skipped')}
     in_a_row = int(latest['consecutive_skipped'][0])
     if in_a_row >= self.config.max_skipped:
@@ -216,7 +224,8 @@ class Trainer:
     self.totals = metrics.accumulate(self.totals, found)
     if done % self.config.log_every == 0 or done == self.config.steps:
       means = metrics.summarize({**self.totals, **latest})
-      self.writer.write(done, {**means, **self.throughput.report()})
+      clocks = {**self.throughput.report(), **self.spent.report()}
+      self.writer.write(done, {**means, **clocks})
       logger.info('step %d: loss %.4f', done, means['loss'])
       self.totals = None
 
@@ -231,7 +240,7 @@ class Trainer:
     if not self._evaluation_due(done):
       return None
     scalars, samples = self.validation(done, current.params['student'])
-    self.writer.write(done, scalars)
+    self.writer.write(done, {**scalars, **self.spent.report()})
     self.writer.write_text(done, 'samples', samples)
     return scalars
 

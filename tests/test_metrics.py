@@ -159,3 +159,28 @@ def test_the_bar_shows_on_terminals_only(terminal, monkeypatch, capsys):
   bar.update(1)
   bar.close()
   assert ('5/10' in capsys.readouterr().err) == terminal
+
+
+def test_what_training_took_goes_on_where_it_was_resumed(tmp_path):
+  now = iter([0.0, 1.0, 5.0, 7.0, 100.0, 103.0])
+  clock = lambda: next(now)
+  spent = metrics.Spent({}, clock)
+  assert set(spent.report().values()) == {0.0}
+  spent.step(10, 20)
+  spent.restart()  # what lies between isn't training
+  spent.step(1, 2)
+  writer = metrics.Writer(tmp_path)
+  writer.write(1, {'total/seconds': 99.0})
+  writer.write(2, {**spent.report(), 'loss': 1.0})
+  writer.write(3, {'loss': 0.5})
+  writer.close()
+  latest = metrics.latest(tmp_path)
+  assert (latest['step'], latest['loss']) == (3, 0.5)
+  resumed = metrics.Spent(latest, clock)
+  resumed.step(0, 8)
+  assert resumed.report() == {
+    'total/seconds': 1.0 + 2.0 + 3.0,
+    'total/sampled_tokens': 11.0,
+    'total/learned_tokens': 30.0,
+  }
+  assert metrics.latest(tmp_path / 'nowhere') == {}

@@ -56,6 +56,19 @@ class Vocabulary(abc.ABC):
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of `ids`; drops special ids."""
 
+  def pieces(self, ids: Sequence[int]) -> list[str]:
+    """Returns what each of `ids` adds to the text; together they are `decode`.
+
+    A character of several tokens belongs to the last of them.
+    """
+    whole = self.decode(ids)
+    ends = [0]
+    for n in range(1, len(ids) + 1):
+      # What a later token still changes isn't shared with the whole.
+      shared = os.path.commonprefix([self.decode(ids[:n]), whole])
+      ends.append(max(ends[-1], len(shared)))
+    return [whole[a:b] for a, b in zip(ends, ends[1:])]
+
   def chat(self, content: str) -> str:
     """Returns the prompt that asks a chat model `content`.
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ def check_names(names: Sequence[str]) -> None:
 
 
 @functools.partial(jax.jit, static_argnames=('student', 'teacher', 'names'))
-def sequence_divergences(
+def token_divergences(
   student: api.LanguageModel,
   student_params: api.Params,
   teacher: api.LanguageModel,
@@ -36,8 +37,8 @@ def sequence_divergences(
   *,
   teacher_prompt: types.Prompt | None = None,
   names: tuple[str, ...] = ('forward_kl', 'reverse_kl'),
-) -> dict[str, tuple[jax.Array, jax.Array]]:
-  """Divergences along given responses: D(p_T, p_S)(. | x, y_<t) summed over t.
+) -> dict[str, jax.Array]:
+  """Divergences along given responses: D(p_T, p_S)(. | x, y_<t) at every t.
 
   Both at temperature 1. The embedding tables may be padded to different sizes:
   only ids that both models know count, and both distributions are normalised
@@ -55,7 +56,7 @@ def sequence_divergences(
     names: which of DIVERGENCES.
 
   Returns:
-    For each name the pair (sum, count), both [B] float32.
+    For each name values [B, T] float32, 0 where `response.mask` is False.
   """
   hidden = (
     student.hidden_states(student_params, prompt, response.tokens),
@@ -69,7 +70,7 @@ def sequence_divergences(
     logits = student_logits, teacher_logits
     return {name: DIVERGENCES[name](*logits) for name in names}
 
-  values = losses.chunked_values(
+  return losses.chunked_values(
     each,
     hidden[0],
     student.output_head(student_params).first(known),
@@ -77,5 +78,17 @@ def sequence_divergences(
     teacher.output_head(teacher_params).first(known),
     mask=response.mask,
   )
+
+
+def sequence_divergences(
+  *args: Any, **options: Any
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+  """Sums of `token_divergences`, which has the same arguments, over a response.
+
+  Returns:
+    For each name the pair (sum, count), both [B] float32.
+  """
+  values = token_divergences(*args, **options)
+  response = options.get('response') or args[5]
   count = response.mask.sum(-1).astype(jnp.float32)
   return {name: (x.sum(-1), count) for name, x in values.items()}

@@ -23,8 +23,11 @@ class Result:
     inputs: the prompts' texts.
     predictions: the model's texts.
     references: the acceptable texts of each example.
-    mean_length: tokens a prediction, the end-of-sequence token included.
-    eos_fraction: share of predictions that ended by themselves.
+    ended: [N], whether a prediction ended by itself; None for texts that no
+      model decoded.
+    tokens: the ids of each prediction, and of each gold response where the set
+      has them, by 'student' and 'gold'; empty likewise.
+    divergences: values a token by names such as 'forward_kl_gold'.
   """
 
   metrics: dict[str, bootstrap.Interval]
@@ -33,13 +36,29 @@ class Result:
   inputs: tuple[str, ...]
   predictions: tuple[str, ...]
   references: tuple[tuple[str, ...], ...]
-  mean_length: float = float('nan')
-  eos_fraction: float = float('nan')
+  ended: np.ndarray | None = None
+  tokens: Mapping[str, Sequence[np.ndarray]] = dataclasses.field(
+    default_factory=dict
+  )
+  divergences: Mapping[str, Sequence[np.ndarray]] = dataclasses.field(
+    default_factory=dict
+  )
 
   @property
   def count(self) -> int:
     """N, the number of examples."""
     return len(self.predictions)
+
+  @property
+  def mean_length(self) -> float:
+    """Tokens a prediction, the end-of-sequence token included."""
+    lengths = [len(each) for each in self.tokens.get('student', ())]
+    return float(np.mean(lengths)) if lengths else float('nan')
+
+  @property
+  def eos_fraction(self) -> float:
+    """Share of predictions that ended by themselves."""
+    return float('nan') if self.ended is None else float(np.mean(self.ended))
 
   def scalars(self) -> dict[str, float]:
     """The numbers by flat names, for a metrics file."""
@@ -87,11 +106,12 @@ def score_texts(
   extra: dict[str, text.Scores] | None = None,
   resamples: int = 1000,
   seed: int = 0,
-  **described: float,
+  **described: Any,
 ) -> Result:
   """Scores texts from anywhere, such as a baseline that is no model."""
   scores = {
-    name: text.score(name, predictions, references) for name in metrics
+    name: text.score(name, predictions, references, inputs=inputs)
+    for name in metrics
   } | (extra or {})
   n = len(predictions)
   return Result(
@@ -110,15 +130,15 @@ def score_texts(
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-  """One example after decoding; `pairs` are (sum, count) by divergence."""
+  """One example after decoding; `divergences` are values a token."""
 
   example_id: int
   input: str
   prediction: str
   references: tuple[str, ...]
-  length: int
   ended: bool
-  pairs: dict[str, tuple[float, float]]
+  tokens: dict[str, np.ndarray]
+  divergences: dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -210,22 +230,19 @@ class Evaluator:
     ]
     if not rows:
       raise ValueError('There are no examples to evaluate: the set is empty.')
+    along = _columns([row.divergences for row in rows])
     return score_texts(
       [row.prediction for row in rows],
       [row.references for row in rows],
       self.metrics,
       inputs=[row.input for row in rows],
       example_id=[row.example_id for row in rows],
-      extra={
-        name: text.Scores(
-          np.array([row.pairs[name] for row in rows], np.float64), text.ratio
-        )
-        for name in rows[0].pairs
-      },
+      extra={name: _mean_over_tokens(each) for name, each in along.items()},
       resamples=self.resamples,
       seed=self.seed,
-      mean_length=float(np.mean([row.length for row in rows])),
-      eos_fraction=float(np.mean([row.ended for row in rows])),
+      ended=np.array([row.ended for row in rows]),
+      tokens=_columns([row.tokens for row in rows]),
+      divergences=along,
     )
 
   def _rows(self, params, teacher_params, batch, valid):
@@ -241,14 +258,17 @@ class Evaluator:
       (prompt, theirs, batch.example_id, batch.responses.get('data'))
     )
     response = self._respond(params, prompt, ids)
-    pairs = {}
+    said = {'gold': gold, 'student': response}
+    said = {
+      # Gold has no log-probabilities: one program serves both.
+      source: types.Response(each.tokens, each.mask)
+      for source, each in said.items()
+      if each is not None
+    }
+    along = {}
     if self.teacher is not None:
-      for source, prefix in (('gold', gold), ('student', response)):
-        if prefix is None:
-          continue
-        # Gold has no log-probabilities: one program serves both.
-        prefix = types.Response(prefix.tokens, prefix.mask)
-        found = distribution.sequence_divergences(
+      for source, prefix in said.items():
+        found = distribution.token_divergences(
           self.model,
           params,
           self.teacher,
@@ -258,13 +278,9 @@ class Evaluator:
           teacher_prompt=theirs,
           names=tuple(self.divergences),
         )
-        pairs |= {f'{name}_{source}': pair for name, pair in found.items()}
-    tokens, mask, pairs = distributed.fetch(
-      (response.tokens, response.mask, pairs)
-    )
-    return [
-      self._row(batch, i, tokens[i][mask[i]], pairs) for i in range(valid)
-    ]
+        along |= {f'{name}_{source}': x for name, x in found.items()}
+    said, along = distributed.fetch((said, along))
+    return [self._row(batch, i, said, along) for i in range(valid)]
 
   def _respond(self, params, prompt, row_ids) -> types.Response:
     settings = {'max_new_tokens': self.max_new_tokens, **self.generation}
@@ -282,16 +298,32 @@ class Evaluator:
       **settings,
     )
 
-  def _row(self, batch, i, said, pairs) -> _Row:
+  def _row(self, batch, i, said, along) -> _Row:
     eos_id = self.generation.get('eos_id')
     ends = self.model.eos_ids if eos_id is None else eos_id
     asked = batch.prompt.tokens[i][batch.prompt.mask[i]]
+    tokens = {k: each.tokens[i][each.mask[i]] for k, each in said.items()}
+    response = tokens['student']
     return _Row(
       example_id=int(batch.example_id[i]),
       input=self.vocabulary.decode(asked.tolist()),
-      prediction=self.vocabulary.decode(said.tolist()),
+      prediction=self.vocabulary.decode(response.tolist()),
       references=tuple(batch.references[i]),
-      length=len(said),
-      ended=bool(np.isin(said[-1:], ends).any()),
-      pairs={name: (sums[i], n[i]) for name, (sums, n) in pairs.items()},
+      ended=bool(np.isin(response[-1:], ends).any()),
+      tokens=tokens,
+      divergences={
+        name: values[i][said[name.rpartition('_')[2]].mask[i]]
+        for name, values in along.items()
+      },
     )
+
+
+def _columns(
+  rows: Sequence[Mapping[str, np.ndarray]],
+) -> dict[str, tuple[np.ndarray, ...]]:
+  return {name: tuple(row[name] for row in rows) for name in rows[0]}
+
+
+def _mean_over_tokens(values: Sequence[np.ndarray]) -> text.Scores:
+  pairs = [(each.sum(dtype=np.float64), len(each)) for each in values]
+  return text.Scores(np.array(pairs, np.float64), text.ratio)

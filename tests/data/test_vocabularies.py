@@ -56,6 +56,23 @@ def test_decode_drops_special_ids_and_bears_padded_tables():
   assert vocabulary.decode([vocabulary.size + 5]).strip()
 
 
+@pytest.mark.parametrize('name', ['debsum', 'g2p', 'bytes'])
+def test_pieces_are_the_text_token_by_token(name, tmp_path, tiny_tokenizer):
+  if name == 'bytes':
+    name = str(tiny_tokenizer(tmp_path))
+  ours = vocabularies.load(name)
+  texts = TEXTS if name != 'g2p' else ['a b c', 'K AE T']
+  for text in texts:
+    ids = [*ours.encode(text), ours.eos_id]
+    pieces = ours.pieces(ids)
+    assert len(pieces) == len(ids) and pieces[-1] == ''
+    assert ''.join(pieces) == ours.decode(ids)
+  ids = ours.encode(texts[0])
+  for n in range(len(ids)):
+    # Whole words are whole whatever follows them.
+    assert ours.decode(ids).startswith(''.join(ours.pieces(ids)[:n]))
+
+
 def test_fingerprint_is_of_the_mapping_alone(tmp_path, tiny_tokenizer):
   plain = vocabularies.load(tiny_tokenizer(tmp_path / 'plain'))
   chat = vocabularies.load(tiny_tokenizer(tmp_path / 'chat', '{{1}}', True))

@@ -74,7 +74,8 @@ def test_every_example_is_scored_once_and_padding_never():
   assert parts.count == N
   for field in dataclasses.fields(loop.Result):
     if field.name not in ('scores', 'example_id'):
-      assert getattr(parts, field.name) == getattr(whole, field.name)
+      one, other = (getattr(each, field.name) for each in (parts, whole))
+      np.testing.assert_equal(one, other)
 
 
 def test_predictions_are_the_greedy_responses():
@@ -241,6 +242,14 @@ def test_texts_of_a_baseline_are_scored_alike():
   assert again.metrics == result.metrics
   assert np.isnan(again.mean_length)
   assert 'length' not in again.scalars()
+
+
+def test_metrics_may_read_the_prompts():
+  inputs = ['a b c d e', 'a b c d']
+  result = loop.score_texts(
+    inputs, [(t,) for t in inputs], ('ibleu',), inputs=inputs
+  )
+  assert result.metrics['ibleu'].value == pytest.approx(80)
 
 
 def test_scalars_are_flat():
