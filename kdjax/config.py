@@ -129,6 +129,8 @@ def _view(cls: type, values: Mapping[str, Any], where: str, found: list[str]):
       continue
     value, name = values[field.name], where + field.name
     kind = hints[field.name]
+    if field.metadata.get('names'):
+      value = _split(value)
     if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
       kwargs[field.name] = _view(kind, value, f'{name}.', found)
     elif dataclasses.is_dataclass(kind):
@@ -140,7 +142,7 @@ def _view(cls: type, values: Mapping[str, Any], where: str, found: list[str]):
     elif problem := _type_problem(value, kind):
       found.append(f'{name}={value!r}: {problem}')
     else:
-      kwargs[field.name] = float(value) if kind is float else value
+      kwargs[field.name] = _converted(value, kind)
       if problem := _value_problem(value, field.metadata):
         found.append(f'{name}={value!r}: {problem}')
   return cls(**kwargs)
@@ -182,15 +184,34 @@ def _named(
   return sections
 
 
+def _split(names: Any) -> Any:
+  """Takes names apart that came as one string: a command line's 'a,b'."""
+  names = (names,) if isinstance(names, str) else names
+  if not isinstance(names, tuple):
+    return names
+  parts = (x.split(',') if isinstance(x, str) else (x,) for x in names)
+  flat = (x.strip() if isinstance(x, str) else x for y in parts for x in y)
+  return tuple(x for x in flat if x != '')
+
+
 def _type_problem(value: Any, kind: Any) -> str | None:
   origin, items = typing.get_origin(kind) or kind, typing.get_args(kind)
   allowed = (int, float) if origin is float else origin
   is_number = origin in (int, float)
   if not isinstance(value, allowed) or (is_number and isinstance(value, bool)):
     return f'expected {getattr(origin, "__name__", origin)}'
-  if origin is tuple and not all(isinstance(v, items[0]) for v in value):
+  if origin is tuple and any(_type_problem(v, items[0]) for v in value):
     return f'expected a tuple of {items[0].__name__}'
   return None
+
+
+def _converted(value: Any, kind: Any) -> Any:
+  """Returns whole numbers as floats, where floats are expected."""
+  if kind is float:
+    return float(value)
+  if typing.get_origin(kind) is tuple:
+    return tuple(_converted(v, typing.get_args(kind)[0]) for v in value)
+  return value
 
 
 def _value_problem(value: Any, rules: Mapping[str, Any]) -> str | None:
@@ -221,7 +242,8 @@ def _model_problems(c: Config) -> list[str]:
     model = getattr(c, role)
     if model.path and model.config:
       found.append(f'{role}.path and {role}.config exclude each other')
-  if not c.student.path and not c.student.config:
+  # Texts need no model; checks.py refuses them where there must be one.
+  if not c.student.path and not c.student.config and not c.eval.texts:
     found.append('student.path or student.config must be given')
   return found
 

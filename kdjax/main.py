@@ -21,9 +21,9 @@ def main(unused_argv: list[str]) -> None:
     checks,
     compilation,
     distributed,
+    evaluate,
     generate,
     plan,
-    report,
     train,
   )
 
@@ -32,7 +32,7 @@ def main(unused_argv: list[str]) -> None:
     if mode == 'plan':
       plan.plan(config, workdir, command.TOPOLOGY.value)
       return
-    homes = {'train': train, 'evaluate': report, 'generate': generate}
+    homes = {'train': train, 'evaluate': evaluate, 'generate': generate}
     with distributed.joined():
       compilation.keep(workdir)
       getattr(homes[mode], mode)(config, workdir)

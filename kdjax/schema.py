@@ -19,6 +19,11 @@ def _within(default: float, low: float, high: float, ends: str = '[]') -> Any:
   return dataclasses.field(default=default, metadata=rules)
 
 
+def _names() -> Any:
+  # A string of names is taken apart at its commas.
+  return dataclasses.field(default=(), metadata={'names': True})
+
+
 def _section() -> Any:
   return dataclasses.field(default_factory=dict)
 
@@ -188,13 +193,28 @@ class Evaluation:
     test_examples: how many test examples in the final table (0: all).
     split: of the evaluations while training.
     test_split: of the final table and of `--mode=evaluate`.
-    metrics: names in `evaluation.text.METRICS`; empty for the task's own.
+    metrics: names in `evaluation.text.METRICS`, such as 'rouge1,rougeL'; empty
+      for the task's own.
     batch_size: prompts decoded at a time.
     temperature: of evaluation alone; 0 is greedy.
     beams: above 1, beam search.
     length_penalty: of beam search.
     samples: prompts shown with every system's response.
+    browse: examples whose tokens are kept with their divergences, for
+      report.html (0: none).
+    references: also score the teacher and the student as it was before. The
+      runs of a sweep leave that to one of them.
     divergences: also measure divergences from the teacher.
+    texts: what `--mode=evaluate` scores in place of models: a file with a
+      response a line, or a .jsonl file of 'text' and 'id'; see
+      `evaluation.predictions.read`.
+    analyses: what `--mode=evaluate` finds beside the metrics: names in
+      `evaluation.ANALYSES`.
+    samples_per_prompt: of analyses that sample.
+    temperatures: of 'temperatures'.
+    sample_temperature: of 'answers'.
+    sample_top_p: of 'answers'.
+    length_edges: of 'length_buckets': the most words of each but the last.
   """
 
   every: int = _at_least(0, 0)
@@ -202,13 +222,22 @@ class Evaluation:
   test_examples: int = _at_least(0, 0)
   split: str = 'validation'
   test_split: str = 'test'
-  metrics: tuple[str, ...] = ()
+  metrics: tuple[str, ...] = _names()
   batch_size: int = _at_least(64, 1)
   temperature: float = _at_least(0.0, 0.0)
   beams: int = _at_least(1, 1)
   length_penalty: float = 1.0
   samples: int = _at_least(3, 0)
+  browse: int = _at_least(100, 0)
+  references: bool = True
   divergences: bool = True
+  texts: str = ''
+  analyses: tuple[str, ...] = _names()
+  samples_per_prompt: int = _at_least(5, 1)
+  temperatures: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 1.0)
+  sample_temperature: float = _within(0.6, 0, math.inf, '()')
+  sample_top_p: float = _within(0.95, 0, 1, '(]')
+  length_edges: tuple[int, ...] = (5, 10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,6 +317,9 @@ class Config:
       for: slower, and a line of metrics says where the time goes.
     profile: steps to trace into `<workdir>/profile`, such as '100' or
       '100-104'; see `config.profiled`.
+    share_programs: runs that differ in weights, losses' arguments or
+      temperatures alone share what is compiled, for a step that is some per
+      cent slower. The runs of a sweep are told where that pays.
     updates_per_rollout: updates on each batch of responses.
     rollout_ahead: sample the rollouts of the next step while this one learns:
       they are by parameters one step old.
@@ -317,6 +349,7 @@ class Config:
   log_every: int = _at_least(20, 1)
   time_phases: bool = False
   profile: str = ''
+  share_programs: bool = False
   updates_per_rollout: int = _at_least(1, 1)
   rollout_ahead: bool = False
   behaviour_sync: int = _at_least(0, 0)

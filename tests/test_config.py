@@ -46,6 +46,31 @@ def test_the_default_is_the_schemas():
   assert dataclasses.asdict(view) == c.to_dict()
 
 
+@pytest.mark.parametrize(
+  'given',
+  [
+    'bleu,ter',
+    ('bleu,ter',),
+    ['bleu', 'ter'],
+    ('bleu', ' ter ', ''),
+    'bleu, ter,',
+  ],
+)
+def test_names_are_taken_apart_at_commas(given):
+  """On the command line '--config.eval.metrics=bleu,ter' is ('bleu,ter',)."""
+  view = config.validate(good(eval__metrics=given, eval__analyses=given))
+  assert view.eval.metrics == view.eval.analyses == ('bleu', 'ter')
+  assert config.validate(good(eval__metrics=('',))).eval.metrics == ()
+  asked = ('{input}, in short:',)
+  view = config.validate(good(task__teacher_prompts=asked))
+  assert view.task.teacher_prompts == asked
+
+
+def test_whole_numbers_are_floats_in_tuples_too():
+  view = config.validate(good(eval__temperatures=(0.5, 1)))
+  assert [type(each) for each in view.eval.temperatures] == [float, float]
+
+
 def test_the_view_is_frozen():
   view = config.validate(good())
   with pytest.raises(dataclasses.FrozenInstanceError):
@@ -95,7 +120,14 @@ def test_a_bare_default_says_what_it_lacks():
     ({'student__scan': 1}, ['student.scan=1: expected bool']),
     ({'task__name': None}, ['task.name=None: expected str']),
     ({'task__args': 'path'}, ["task.args='path': expected Mapping"]),
-    ({'eval__metrics': 'bleu'}, ["eval.metrics='bleu': expected tuple"]),
+    ({'eval__metrics': 7}, ['eval.metrics=7: expected tuple']),
+    (
+      {'task__teacher_prompts': '{input}, in short'},
+      ["task.teacher_prompts='{input}, in short': expected tuple"],
+    ),
+    ({'eval__temperatures': ('1',)}, ['expected a tuple of float']),
+    ({'eval__temperatures': (True,)}, ['expected a tuple of float']),
+    ({'eval__length_edges': (5.5,)}, ['expected a tuple of int']),
     ({'eval__metrics': ('bleu', 3)}, ['expected a tuple of str']),
     ({'mesh': 8}, ['mesh=8: expected a section']),
     (

@@ -1,0 +1,138 @@
+"""`--mode=evaluate`: scores and analyses of models, or of a file of texts."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax import build, checkpoints, distributed, evaluation, report
+from kdjax.checks import ROLES
+from kdjax.config import HARMLESS, Config
+from kdjax.evaluation import analyses, analysis_tables, predictions, rollouts
+from kdjax.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(config: Config, workdir: str) -> None:
+  """Scores teacher and student, or texts, on the test split.
+
+  The student is the workdir's best checkpoint (the last, if none is ranked), or
+  without checkpoints the config's student. With `eval.texts` no model is loaded
+  and the system is called 'texts'; without `eval.references` the teacher isn't
+  scored.
+
+  Prints the table, and those of `eval.analyses` beneath. Writes
+  `evaluation.md`, `evaluation.json`, `examples.jsonl` and, where there are
+  analyses, `analyses.json`.
+
+  Raises:
+    FileNotFoundError: there is no such file of texts.
+    ValueError: the workdir belongs to another config, or texts don't match the
+      examples.
+  """
+  checkpoints.check_claim(workdir, dataclasses.asdict(config), HARMLESS)
+  run = build.build(config, wanted=() if config.eval.texts else ROLES)
+  folder = pathlib.Path(workdir)
+  with jax.set_mesh(run.mesh):
+    if config.eval.texts:
+      params, results = None, {'texts': _score_texts(run)}
+    else:
+      params = _student(run, workdir)
+      results = report.score(run, _systems(run, params))
+    folder.mkdir(parents=True, exist_ok=True)
+    report.publish(run, folder / 'evaluation', results)
+    if config.eval.analyses:
+      subject = _subject(run, params, results)
+      _publish(folder, analyses.run(config.eval.analyses, subject))
+
+
+def _systems(run: Run, params: Any) -> dict[str, tuple[str, Any]]:
+  systems = {}
+  if run.teacher is not None and run.config.eval.references:
+    systems['teacher'] = 'teacher', run.teacher_params
+  return {**systems, 'student': ('student', params)}
+
+
+def _score_texts(run: Run) -> evaluation.Result:
+  c = run.config.eval
+  examples = run.examples(c.test_split, c.test_examples)
+  if examples.responses is None:
+    raise ValueError(
+      f'eval.texts={c.texts!r}: the {c.test_split} split of '
+      f'{run.task.name!r} has no gold responses to score them against'
+    )
+  return evaluation.score_texts(
+    predictions.read(c.texts, examples.ids),
+    list(examples.references),
+    run.metrics,
+    inputs=list(examples.inputs),
+    example_id=np.arange(len(examples)),
+    seed=run.config.seed,
+  )
+
+
+def _subject(
+  run: Run, params: Any, results: dict[str, evaluation.Result]
+) -> analyses.Subject:
+  """Returns what is analysed: models where `params` are, else texts."""
+  c = run.config
+  settings = {
+    'results': results,
+    'samples': c.eval.samples_per_prompt,
+    'temperatures': c.eval.temperatures,
+    'temperature': c.eval.sample_temperature,
+    'top_p': c.eval.sample_top_p,
+    'length_edges': c.eval.length_edges,
+    'seed': c.seed,
+  }
+  if params is None:
+    return analyses.Subject(**settings)
+  pair = None
+  if run.teacher is not None:
+    pair = rollouts.Pair(
+      student=run.student,
+      student_params=params,
+      teacher=run.teacher,
+      teacher_params=run.teacher_params,
+      max_new_tokens=c.task.max_response_tokens,
+      seed=c.seed,
+      place=run.place,
+    )
+  examples = run.examples(c.eval.test_split, c.eval.test_examples)
+  return analyses.Subject(
+    **settings,
+    batches=lambda: run.batches(examples, c.eval.batch_size),
+    evaluator=run.evaluator('student'),
+    params=params,
+    pair=pair,
+  )
+
+
+def _publish(folder: pathlib.Path, found: dict[str, Any]) -> None:
+  """Prints analyses; adds them to evaluation.md, writes analyses.json."""
+  if not distributed.leads():
+    return
+  text = analysis_tables.analysis_tables(found) + '\n'
+  print(text, flush=True)
+  with (folder / 'evaluation.md').open('a', encoding='utf-8') as file:
+    file.write(f'\n{text}')
+  whole = json.dumps(found, indent=2, allow_nan=False)
+  (folder / 'analyses.json').write_text(whole + '\n', encoding='utf-8')
+
+
+def _student(run: Run, workdir: str) -> Any:
+  if not (pathlib.Path(workdir) / 'checkpoints').exists():
+    return run.initial_params()
+  with report.open_checkpoints(run, workdir, read_only=True) as saved:
+    step = saved.latest if saved.best is None else saved.best
+    if step is None:
+      return run.initial_params()
+    logger.info('student: step %d of %s', step, workdir)
+    template = checkpoints.abstract(run.initial_state())
+    _, restored = saved.restore(template, step=step)
+  return restored.params['student']
