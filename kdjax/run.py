@@ -184,6 +184,7 @@ class Run:
       micro_batch=c.micro_batch_size or None,
       chunk_size=c.chunk_size or None,
       measure_every=c.log_every,
+      shared=c.share_programs,
     )
 
   def _sampling(self, role: str) -> dict[str, Any]:

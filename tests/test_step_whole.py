@@ -54,6 +54,28 @@ def test_a_step_is_one_dispatch_and_waits_for_nothing(monkeypatch):
   assert np.isfinite(metrics['loss'][0])
 
 
+def test_shared_programs_take_numbers_as_arguments():
+  def lowered(beta, temperature=1.0, shared=True):
+    program = step.Program(
+      settings(
+        recipes.build('gkd', lam=0.5, beta=beta),
+        sampling={'temperature': temperature},
+        shared=shared,
+      )
+    )
+    run, args = program._whole_step(fresh(program), frozen(), batch(), 3, None)
+    return run.lower(*args).as_text(), run(*args)[1]
+
+  one, _ = lowered(beta=0.1)
+  other, found = lowered(beta=0.9, temperature=0.5)
+  assert one == other
+  assert one != lowered(beta=0.1, temperature=0.0)[0]
+  constant, expected = lowered(beta=0.9, temperature=0.5, shared=False)
+  assert constant != lowered(beta=0.1, shared=False)[0]
+  # The compiler folds constants: the last digits may differ.
+  assert_close(numbers(found), numbers(expected))
+
+
 def test_rollouts_that_change_in_number_are_a_program_of_their_own():
   scheduled = {'kind': 'linear', 'start': 0.0, 'end': 1.0, 'steps': 9}
   for options in ({'lam': scheduled}, {'coin': 'batch'}):

@@ -1,7 +1,7 @@
 """An objective: the sum of terms, and what a step must provide for it."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from kdjax.objective.draws import Draw
@@ -18,6 +18,18 @@ class Objective:
   """A weighted sum of terms."""
 
   terms: tuple[Term, ...]
+
+  def numbers(self) -> dict[str, dict[str, float]]:
+    """Returns `Term.numbers` of each term, by its name."""
+    return {term.name: term.numbers() for term in self.terms}
+
+  def bind(self, numbers: Mapping[str, Mapping[str, Any]]) -> 'Objective':
+    """Returns the objective with other, possibly traced, `numbers`."""
+    terms = (
+      dataclasses.replace(term, bound=numbers.get(term.name, {}))
+      for term in self.terms
+    )
+    return Objective(tuple(terms))
 
   def problems(self) -> list[str]:
     """Returns what is wrong with the terms, each as a sentence."""

@@ -41,6 +41,7 @@ class Term:
     finished_only: leaves out responses without an end-of-sequence token, and
       multiplies the term by the fraction of rows that stay (LLMR).
     loss_args: keyword arguments of the loss; numbers or schedules.
+    bound: what stands for some `numbers` of the term, by name; possibly traced.
   """
 
   name: str
@@ -53,6 +54,7 @@ class Term:
   reward: str = ''
   finished_only: bool = False
   loss_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  bound: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def draws(self) -> tuple[Draw, ...]:
     """Returns what the loss reads: one draw, or the chosen and the rejected."""
@@ -105,7 +107,25 @@ class Term:
   def args(self, step: Any) -> dict[str, Any]:
     """Returns the loss's arguments at a step, with the defaults."""
     filled = LOSSES[self.loss].filled(self.loss_args)
-    return {name: at_step(value, step) for name, value in filled.items()}
+    found = {name: at_step(value, step) for name, value in filled.items()}
+    return {name: self.bound.get(name, value) for name, value in found.items()}
+
+  def weight_at(self, step: Any) -> Any:
+    """Returns w at a step."""
+    return self.bound.get('weight', at_step(self.weight, step))
+
+  def numbers(self) -> dict[str, float]:
+    """Returns the constants that a program may take as arguments, by name.
+
+    Whole numbers that are part of it (`Option.fixed`) are not among them.
+    """
+    known = LOSSES[self.loss].args
+    found = {'weight': self.weight} | {
+      name: value
+      for name, value in self.loss_args.items()
+      if name in known and not known[name].fixed
+    }
+    return {k: float(v) for k, v in found.items() if type(v) in (int, float)}
 
   def values(
     self,

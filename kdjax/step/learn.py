@@ -12,7 +12,6 @@ from kdjax import losses, objective, optimizers, types
 from kdjax import rows as rows_lib
 from kdjax.models import api
 from kdjax.objective import features
-from kdjax.optimizers import schedule
 from kdjax.state import State
 from kdjax.step.settings import DROPOUT, Metrics, Settings
 
@@ -89,7 +88,7 @@ def term_weights(
   weights = {}
   for term in settings.objective.terms:
     mask = scored.targets[term.name].mask
-    weight = schedule(term.weight)(step)
+    weight = term.weight_at(step)
     if term.finished_only:
       response = views[term.draws()[0].key].response
       all_rows = jnp.sum(jnp.any(response.mask, -1))

@@ -35,12 +35,31 @@ class Program:
     _check(settings)
     self.settings = settings
     self.fused = not settings.host_rewards and settings.objective.steady
-    self._rollout = jax.jit(
-      functools.partial(rollout, settings), static_argnames='rows'
-    )
-    self._score = jax.jit(functools.partial(score, settings))
+    self._numbers: Any = None
+    self._rollout = self._jit(rollout, static_argnames='rows')
+    self._score = self._jit(score)
     self._learn = None
     self._whole = None
+
+  def _jit(self, part: Callable[..., Any], **options: Any) -> Any:
+    """Compiles a part of the step, a function of (numbers, ...).
+
+    The numbers of its settings are arguments, so that runs which differ in them
+    alone find it compiled already.
+    """
+
+    @functools.wraps(part)
+    def run(numbers, *args, **kwargs):
+      return part(self.settings.bind(numbers), *args, **kwargs)
+
+    return jax.jit(run, **options)
+
+  def _given(self, state: State) -> Any:
+    """Returns the settings' numbers, on the devices that the state is on."""
+    if self._numbers is None:
+      numbers = self.settings.numbers()
+      self._numbers = jax.device_put(numbers, state.step.sharding)
+    return self._numbers
 
   def update(
     self,
@@ -110,7 +129,13 @@ class Program:
     teacher = frozen.get('teacher') if _samples_teacher(self.settings) else None
     step = state.step + steps_ahead
     return self._rollout(
-      policy(state), teacher, bare(batch), step, state.key, rows=rows
+      self._given(state),
+      policy(state),
+      teacher,
+      bare(batch),
+      step,
+      state.key,
+      rows=rows,
     )
 
   def judge(
@@ -134,6 +159,7 @@ class Program:
     """Jitted `score`."""
     judged = judged or ({},) * len(responses)
     return self._score(
+      self._given(state),
       state.params['student'],
       self._models(frozen),
       bare(batch),
@@ -152,14 +178,16 @@ class Program:
   ) -> tuple[State, Metrics]:
     """Jitted `learn`; takes the state over, returns the next sharded alike."""
     if self._learn is None:
-      self._learn = jax.jit(
-        functools.partial(learn, self.settings),
+      self._learn = self._jit(
+        learn,
         static_argnames='parts',
-        donate_argnums=0,
+        donate_argnums=1,
         out_shardings=(_shardings(state), None),
       )
     teacher = frozen.get('teacher')
-    return self._learn(state, teacher, scored, parts=parts, update=update)
+    return self._learn(
+      self._given(state), state, teacher, scored, parts=parts, update=update
+    )
 
   def rehearse(
     self,
@@ -183,7 +211,13 @@ class Program:
     step, key = jnp.int32(0), jax.random.key(0)
     teacher = frozen.get('teacher') if _samples_teacher(settings) else None
     responses, _ = self._rollout.eval_shape(
-      params['student'], teacher, given, step, key, rows=rows
+      settings.numbers(),
+      params['student'],
+      teacher,
+      given,
+      step,
+      key,
+      rows=rows,
     )
     judged = [
       {
@@ -193,6 +227,7 @@ class Program:
       for draw, response in zip(settings.objective.draws(), responses)
     ]
     scored, _ = self._score.eval_shape(
+      settings.numbers(),
       params['student'],
       self._models(frozen),
       given,
@@ -235,10 +270,10 @@ class Program:
   ) -> tuple[Any, tuple[Any, ...]]:
     """Returns the jitted function of a whole step, and its arguments."""
     if self._whole is None:
-      self._whole = jax.jit(
-        functools.partial(whole, self.settings),
-        static_argnums=(0, 5),
-        donate_argnums=1,
+      self._whole = self._jit(
+        whole,
+        static_argnums=(1, 6),
+        donate_argnums=2,
         out_shardings=(_shardings(state), None),
       )
     models = self._models(frozen)
@@ -246,7 +281,8 @@ class Program:
       models['teacher'] = frozen['teacher']
     parts = self.settings.micro_batches(batch)
     following = None if following is None else bare(following)
-    return self._whole, (parts, state, models, bare(batch), following, rows)
+    given = parts, state, models, bare(batch), following, rows
+    return self._whole, (self._given(state), *given)
 
   def _phases(
     self,

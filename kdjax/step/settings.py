@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from kdjax import objective, rewards, types
@@ -45,6 +47,7 @@ class Settings:
     chunk_size: tokens whose logits are held at a time, or None for as many as
       `losses.chunks` has room for. The update doesn't depend on it either.
     measure_every: updates between measurements of both divergences.
+    shared: `numbers` are arguments of what is compiled, not parts of it.
   """
 
   student: api.LanguageModel
@@ -64,6 +67,36 @@ class Settings:
   micro_batch: int | None = None
   chunk_size: int | None = None
   measure_every: int = 10
+  shared: bool = False
+
+  def numbers(self) -> dict[str, Any]:
+    """Returns the constants that the step takes as arguments.
+
+    They are the terms' weights and losses' arguments, and the temperatures of
+    sampling, so that runs that differ in these alone share what is compiled;
+    none unless that is `shared`, for a compiler makes more of constants.
+    """
+    if not self.shared:
+      return {'terms': {}, 'temperatures': {}}
+    # A temperature of 0 is another program: nothing is drawn.
+    temperatures = {
+      name: np.float32(getattr(self, name)['temperature'])
+      for name in ('sampling', 'teacher_sampling')
+      if (getattr(self, name) or {}).get('temperature', 0) > 0
+    }
+    return {
+      'terms': jax.tree.map(np.float32, self.objective.numbers()),
+      'temperatures': temperatures,
+    }
+
+  def bind(self, numbers: Mapping[str, Any]) -> 'Settings':
+    """Returns the settings with other, possibly traced, `numbers`."""
+    sampling = {
+      name: {**getattr(self, name), 'temperature': jnp.asarray(temperature)}
+      for name, temperature in numbers['temperatures'].items()
+    }
+    goal = self.objective.bind(numbers['terms'])
+    return dataclasses.replace(self, objective=goal, **sampling)
 
   @property
   def num_tokens(self) -> int:
