@@ -68,6 +68,15 @@ def build(name: str, **args: Any) -> Objective:
   return RECIPES[name](**args)
 
 
+def takes(name: str, argument: str) -> bool:
+  """Whether a recipe has an argument of this name, or takes any."""
+  if name not in RECIPES:
+    return False
+  parameters = inspect.signature(RECIPES[name]).parameters
+  kinds = {parameter.kind for parameter in parameters.values()}
+  return argument in parameters or inspect.Parameter.VAR_KEYWORD in kinds
+
+
 def problems(name: str, args: Mapping[str, Any]) -> list[str]:
   """Returns what is wrong with a recipe's name and arguments."""
   if name not in RECIPES:
