@@ -1,6 +1,5 @@
 """What a run shows and leaves: samples, table, plot, and the student."""
 
-import dataclasses
 import functools
 import json
 import logging
@@ -13,16 +12,15 @@ from typing import Any
 import jax
 
 from kdjax import (
-  build,
   checkpoints,
   data,
   distributed,
   evaluation,
   metrics,
   models,
+  page,
   roles,
 )
-from kdjax.config import HARMLESS, Config
 from kdjax.run import Run
 
 logger = logging.getLogger(__name__)
@@ -40,7 +38,7 @@ class Validation:
   def _teacher(self) -> evaluation.Result | None:
     """Scored once: it doesn't change."""
     run = self._run
-    if run.teacher is None:
+    if run.teacher is None or not run.config.eval.references:
       return None
     return _evaluate(run, 'teacher', run.teacher_params, self._examples)
 
@@ -77,9 +75,10 @@ def _evaluate(
 def finish(run: Run, workdir: str, params: Mapping[str, Any]) -> None:
   """Evaluates on the test split, prints the table, writes plot and export.
 
-  Writes `results.md`, `results.json`, `curve.png` and `student/`, a Hugging
-  Face directory; beside it `auxiliary.safetensors`, where terms have parameters
-  of their own. Where the split has no gold responses there is no table.
+  Writes `results.md`, `results.json`, `examples.jsonl`, `curve.png`,
+  `report.html` and `student/`, a Hugging Face directory; beside it
+  `auxiliary.safetensors`, where terms have parameters of their own. Where the
+  split has no gold responses there is no table.
   """
   workdir = pathlib.Path(workdir)
   extra = {name: each for name, each in params.items() if name != 'student'}
@@ -90,15 +89,16 @@ def finish(run: Run, workdir: str, params: Mapping[str, Any]) -> None:
     logger.warning('no table: the %s split has no gold responses', c.test_split)
   else:
     systems = {}
-    if run.teacher is not None:
+    if run.teacher is not None and c.references:
       systems['teacher'] = 'teacher', run.teacher_params
-    if run.config.student.path:
+    if run.config.student.path and c.references:
       systems['student before'] = 'student', run.initial_params()
     systems['student after'] = 'student', params
     publish(run, workdir / 'results', score(run, systems))
   if distributed.leads():
     curve(workdir, run.metrics[0])
     print(f'curve: {workdir}/curve.png\nstudent: {workdir}/student')
+    print(f'report: {page.write(workdir)}')
 
 
 def score(
@@ -128,6 +128,12 @@ def publish(
     path.with_suffix('.md').write_text(text, encoding='utf-8')
     scalars = {name: result.scalars() for name, result in results.items()}
     path.with_suffix('.json').write_text(json.dumps(scalars, indent=2) + '\n')
+    evaluation.write_examples(
+      path.with_name('examples.jsonl'),
+      results,
+      run.vocabulary.pieces,
+      browse=run.config.eval.browse,
+    )
 
 
 def export(
@@ -188,42 +194,6 @@ def _draw(axis: Any, lines: Sequence[dict[str, Any]], name: str) -> None:
     return
   label = name.replace('eval/', 'student ')
   axis.plot(steps, values, marker='o', markersize=3, label=label)
-
-
-def evaluate(config: Config, workdir: str) -> None:
-  """Scores teacher and student on the test split and prints the table.
-
-  The student is the workdir's best checkpoint (the last, if none is ranked), or
-  without checkpoints the config's student. Writes `evaluation.md` and
-  `evaluation.json`.
-
-  Raises:
-    ValueError: the workdir belongs to another config.
-  """
-  checkpoints.check_claim(workdir, dataclasses.asdict(config), HARMLESS)
-  run = build.build(config)
-  with jax.set_mesh(run.mesh):
-    systems = {}
-    if run.teacher is not None:
-      systems['teacher'] = 'teacher', run.teacher_params
-    systems['student'] = 'student', _student(run, workdir)
-    results = score(run, systems)
-    folder = pathlib.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    publish(run, folder / 'evaluation', results)
-
-
-def _student(run: Run, workdir: str) -> Any:
-  if not (pathlib.Path(workdir) / 'checkpoints').exists():
-    return run.initial_params()
-  with open_checkpoints(run, workdir, read_only=True) as saved:
-    step = saved.latest if saved.best is None else saved.best
-    if step is None:
-      return run.initial_params()
-    logger.info('student: step %d of %s', step, workdir)
-    template = checkpoints.abstract(run.initial_state())
-    _, restored = saved.restore(template, step=step)
-  return restored.params['student']
 
 
 def open_checkpoints(

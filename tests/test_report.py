@@ -1,4 +1,4 @@
-"""Tests of what a run leaves behind, and of `--mode=evaluate`."""
+"""Tests of what a run leaves behind."""
 
 import json
 import shutil
@@ -64,52 +64,6 @@ def test_transformers_loads_the_student_and_agrees(finished):
   np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
-def test_evaluate_scores_the_best_checkpoint(
-  finished, tiny, tmp_path, contents, capfd
-):
-  shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-  # What a run that goes on is writing at this moment.
-  saving = tmp_path / 'checkpoints' / '45.orbax-checkpoint-tmp'
-  saving.mkdir()
-  (saving / 'part').write_text('half of it')
-  before = contents(tmp_path)
-  report.evaluate(checks.validate(tiny(), 'evaluate'), str(tmp_path))
-  assert '| teacher' in capfd.readouterr().out
-  found = json.loads((tmp_path / 'evaluation.json').read_text())
-  # The run exported its best, too.
-  trained = json.loads((tmp_path / 'results.json').read_text())
-  assert found == {
-    'teacher': trained['teacher'],
-    'student': trained['student after'],
-  }
-  after = contents(tmp_path)
-  assert {name: after[name] for name in before} == before
-
-
-def test_evaluate_refuses_the_workdir_of_another_config(
-  finished, tiny, contents
-):
-  before = contents(finished)
-  with pytest.raises(ValueError, match='max_response_tokens: 6 → 5'):
-    report.evaluate(
-      checks.validate(tiny(task__max_response_tokens=5), 'evaluate'),
-      str(finished),
-    )
-  assert contents(finished) == before
-
-
-def test_evaluate_without_a_run_scores_the_config_s_student(
-  finished, tiny, tmp_path
-):
-  c = tiny(student__config={}, student__path=str(finished / 'student'))
-  report.evaluate(checks.validate(c, 'evaluate'), str(tmp_path / 'new'))
-  found = json.loads((tmp_path / 'new' / 'evaluation.json').read_text())
-  trained = json.loads((finished / 'results.json').read_text())
-  # The same weights, read from the export instead of from the checkpoint.
-  for name, value in trained['student after'].items():
-    assert found['student'][name] == pytest.approx(value, rel=1e-5), name
-
-
 def test_student_before_and_after_are_compared_in_pairs(
   finished, tiny, tmp_path, capfd
 ):
@@ -132,7 +86,8 @@ def test_student_before_and_after_are_compared_in_pairs(
 def test_run_on_unlabelled_data_ends_without_a_table(finished, tiny, tmp_path):
   c = tiny(task__args__target=None, recipe={'name': 'on_policy_kd'})
   run = build.build(checks.validate(c))
-  shutil.copy(finished / 'metrics.jsonl', tmp_path)
+  for name in ('metrics.jsonl', 'config.json'):
+    shutil.copy(finished / name, tmp_path)
   with jax.set_mesh(run.mesh):
     report.finish(run, str(tmp_path), {'student': run.initial_params()})
   assert (tmp_path / 'student' / 'model.safetensors').exists()
