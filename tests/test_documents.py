@@ -81,7 +81,7 @@ def apply(code, root):
 
   '# FILE' stands before code for that file, '# NAME in FILE' before entries of
   NAME: a dict, a tuple, or a function that returns a dict. Code goes before the
-  NAME of its file that the example extends, or else to the end.
+  first NAME of its file that the example extends, or else to the end.
   """
   parts = re.split(r'^# (?:\w+ in )?\S+\.py\n', code, flags=re.M)[1:]
   places = list(sections(code))
@@ -92,8 +92,9 @@ def apply(code, root):
     if not names:
       file.write_text(f'{old}\n\n{text}')
       continue
+    extended = registry or names[0]
     (opening,) = re.findall(
-      rf'^(?:{names[0]}\b.*= [{{(]|def {names[0]}\((?s:.*?)^  return {{)\n',
+      rf'^(?:{extended}\b.*= [{{(]|def {extended}\((?s:.*?)^  return {{)\n',
       old,
       re.M,
     )
