@@ -15,7 +15,8 @@ as it was are scored once, for all runs. The same command goes on where a
 killed sweep stopped, runs again what failed, and adds what is new; it ends
 with results.csv, results.md, figures/ and report.html in --out.
 
---print shows the commands, --slurm writes them as an array for
+--analyses=exposure_bias,temperatures adds what --mode=evaluate finds of every
+run's student. --print shows the commands, --slurm writes them as an array for
 launch/slurm_array.sh; then `--report` makes the table of what is done.
 """
 
@@ -34,17 +35,23 @@ from kdjax import page, results, sweep  # noqa: E402
 def main(argv: Sequence[str]) -> int:
   """Runs, prints or writes a sweep; returns the exit code."""
   args, flags = _parse(argv)
-  out = pathlib.Path(args.out)
+  # By default runs/sweep_gkd_xsum, for configs/gkd_xsum.py.
+  stem = pathlib.Path(args.config.partition(':')[0]).stem
+  out = pathlib.Path(args.out or f'runs/sweep_{stem}')
   try:
     along = [sweep.Axis.parse(text) for text in args.axis]
-    planned = sweep.plan(args.config, along, range(args.seeds), flags)
+    planned = sweep.plan(
+      args.config, along, range(args.seeds), flags, args.analyses
+    )
     if args.print:
       print('\n'.join(job.command(out) for job in planned.jobs))
       return 0
     planned = planned.save(out)
     waiting = [job for job in planned.jobs if not job.done(out)]
     if args.slurm:
-      print(sweep.write_array(out, waiting, args.jobs))
+      # Analyses read what runs leave: they are the next array.
+      first = [job for job in waiting if job.kind != 'analysis']
+      print(sweep.write_array(out, first or waiting, args.jobs))
       return 0
     failed = {} if args.report else _run(out, planned, waiting, args)
     _report(out)
@@ -64,7 +71,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   add('--config', required=True, metavar='FILE[:ARGS]')
   add('--axis', action='append', default=[], metavar='NAME=VALUE,...')
   add('--seeds', type=int, default=1, help='runs of a setting, from seed 0')
-  add('--out', required=True, help="the sweep's folder")
+  add('--out', help="the sweep's folder (runs/sweep_FILE)")
+  add('--analyses', default='', metavar='NAME,...')
   add('--jobs', type=int, default=1, help='runs at once')
   add('--gpus', action='store_true', help='a GPU for each of --jobs')
   ways = parser.add_mutually_exclusive_group()
@@ -98,9 +106,14 @@ def _run(
       flush=True,
     )
 
-  failed = sweep.execute(
-    out, waiting, at_once=args.jobs, gpus=args.gpus, told=told
-  )
+  options = {'at_once': args.jobs, 'gpus': args.gpus, 'told': told}
+  first = [job for job in waiting if job.kind != 'analysis']
+  failed = sweep.execute(out, first, **options)
+  # What these read is there now, but for runs that failed.
+  rest = [
+    job for job in waiting if job.kind == 'analysis' and job.name not in failed
+  ]
+  failed |= sweep.execute(out, rest, **options)
   if failed:
     print(f'{len(failed)} of {total} failed; the same command tries them again')
   return failed

@@ -15,8 +15,12 @@ from kdjax.config import Config
 from kdjax.sweep import axes, names, sharing
 
 FILE = 'sweep.json'
-# What a run writes at its end, by its mode.
-_RESULTS = {'train': 'results.json', 'evaluate': 'evaluation.json'}
+# What a job writes at its end, by its kind.
+_RESULTS = {
+  'train': 'results.json',
+  'reference': 'evaluation.json',
+  'analysis': 'analyses.json',
+}
 
 # A run has it or not by what else there is; it changes no more than rounding.
 _SHARING = '--config.share_programs=True'
@@ -29,7 +33,8 @@ class Job:
   Attributes:
     name: of its workdir, within the sweep's folder.
     flags: of `kdjax.main`, but for the workdir.
-    mode: 'train', or 'evaluate' for the models that runs are compared with.
+    kind: 'train'; 'reference' scores the models that runs are compared with,
+      and 'analysis' a run's student, in the run's own workdir.
     values: of the axes.
     seed: of the run.
     reference: the name of the job that it is compared with.
@@ -37,18 +42,18 @@ class Job:
 
   name: str
   flags: tuple[str, ...]
-  mode: str = 'train'
+  kind: str = 'train'
   values: axes.Values = dataclasses.field(default_factory=dict)
   seed: int = 0
   reference: str = ''
 
   def done(self, out: pathlib.Path) -> bool:
     """Whether its results are there."""
-    return (out / self.name / _RESULTS[self.mode]).exists()
+    return (out / self.name / _RESULTS[self.kind]).exists()
 
   def arguments(self, out: pathlib.Path) -> list[str]:
     """Returns all flags of `kdjax.main`."""
-    mode = [f'--mode={self.mode}'] if self.mode != 'train' else []
+    mode = ['--mode=evaluate'] if self.kind != 'train' else []
     return [*mode, *self.flags, f'--workdir={out / self.name}']
 
   def command(self, out: pathlib.Path) -> str:
@@ -58,18 +63,19 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-  """All jobs of a sweep: `references` first, then runs, a seed at a time."""
+  """All jobs of a sweep: references, runs (a seed at a time), analyses."""
 
   config: str
   axes: dict[str, list[axes.Value]]
   seeds: list[int]
   references: tuple[Job, ...]
   runs: tuple[Job, ...]
+  analyses: tuple[Job, ...] = ()
 
   @property
   def jobs(self) -> tuple[Job, ...]:
-    """References and runs."""
-    return self.references + self.runs
+    """All, in an order in which they can run."""
+    return self.references + self.runs + self.analyses
 
   def save(self, out: pathlib.Path) -> 'Sweep':
     """Writes `sweep.json`, and returns the sweep with what it held before.
@@ -94,27 +100,25 @@ class Sweep:
     """Reads `sweep.json`."""
     found = json.loads((out / FILE).read_text())
     jobs = {
-      kind: tuple(
-        Job(**{**each, 'flags': tuple(each['flags']), 'mode': mode})
-        for each in found[kind]
+      group: tuple(
+        Job(**{**each, 'flags': tuple(each['flags']), 'kind': kind})
+        for each in found[group]
       )
-      for kind, mode in (('references', 'evaluate'), ('runs', 'train'))
+      for group, kind in _GROUPS.items()
     }
     return cls(found['config'], found['axes'], found['seeds'], **jobs)
 
   def as_dict(self) -> dict[str, Any]:
     """Returns what `sweep.json` holds."""
-    references = [{'name': j.name, 'flags': j.flags} for j in self.references]
-    runs = [dataclasses.asdict(job) for job in self.runs]
-    for run in runs:
-      del run['mode']
-    return {
-      'config': self.config,
-      'axes': self.axes,
-      'seeds': self.seeds,
-      'references': references,
-      'runs': runs,
-    }
+    found = dataclasses.asdict(self)
+    for group in _GROUPS:
+      for job in found[group]:
+        del job['kind']
+    return found
+
+
+# The fields of a sweep, and the kind of the jobs in each.
+_GROUPS = {'references': 'reference', 'runs': 'train', 'analyses': 'analysis'}
 
 
 def plan(
@@ -122,6 +126,7 @@ def plan(
   along: Sequence[axes.Axis] = (),
   seeds: Iterable[int] = (0,),
   flags: Sequence[str] = (),
+  analyses: str = '',
 ) -> Sweep:
   """Returns the jobs of a sweep, each of whose configs is right.
 
@@ -134,6 +139,7 @@ def plan(
     along: the axes.
     seeds: each setting is run with every one.
     flags: for all runs, such as '--config.steps=100'.
+    analyses: of every run's student, such as 'exposure_bias,temperatures'.
 
   Raises:
     FileNotFoundError: there is no such config file.
@@ -143,7 +149,8 @@ def plan(
   settings = axes.product(axes.of_config(config), along)
   if any('seed' in setting for setting in settings):
     raise ValueError('axis seed: give the number of seeds, by --seeds')
-  flagged, views = _checked(config, settings, flags)
+  analysing = [f'--config.eval.analyses={analyses}'] if analyses else []
+  flagged, views = _checked(config, settings, flags, analysing)
   seeds = list(dict.fromkeys(seeds))
   references, of = _references(views, flagged)
   shares = sharing.shares(views)
@@ -162,16 +169,24 @@ def plan(
     )
     for seed, i in itertools.product(seeds, flagged)
   ]
+  analysed = [
+    dataclasses.replace(run, flags=(*run.flags, *analysing), kind='analysis')
+    for run in runs
+    if analysing
+  ]
   spans: dict[str, list[axes.Value]] = {}
   for setting in settings:
     for name, value in setting.items():
       spans.setdefault(name, [])
       spans[name] += [value] if value not in spans[name] else []
-  return Sweep(config, spans, seeds, references, tuple(runs))
+  return Sweep(config, spans, seeds, references, tuple(runs), tuple(analysed))
 
 
 def _checked(
-  config: str, settings: Sequence[axes.Values], further: Sequence[str]
+  config: str,
+  settings: Sequence[axes.Values],
+  further: Sequence[str],
+  analysing: Sequence[str],
 ) -> tuple[dict[int, list[str]], dict[int, Config]]:
   """Returns the flags and the config of each setting, by its number."""
   known, flagged, views = names.Names(config), {}, {}
@@ -180,6 +195,7 @@ def _checked(
     try:
       flagged[i] = [*known.flags(setting), *further]
       views[i] = checks.validate(names.load(flagged[i]))
+      checks.validate(names.load([*flagged[i], *analysing]), 'evaluate')
     except ValueError as error:
       for problem in getattr(error, 'problems', [str(error)]):
         wrong.setdefault(problem, []).append(names.describe(setting))
@@ -226,7 +242,7 @@ def _references(
     key = repr([view.task, view.student, view.teacher, scored])
     if key not in found:
       number = f'-{len(found) + 1}' if found else ''
-      found[key] = Job(f'reference{number}', tuple(flagged[i]), 'evaluate')
+      found[key] = Job(f'reference{number}', tuple(flagged[i]), 'reference')
     of[i] = found[key].name
   return tuple(found.values()), of
 
@@ -248,7 +264,7 @@ def _join(old: Sweep, more: Sweep, out: pathlib.Path) -> Sweep:
     )
   jobs = {}
   for job in (*old.jobs, *more.jobs):
-    before = jobs.setdefault(job.name, job)
+    before = jobs.setdefault((job.kind, job.name), job)
     if not {*before.flags} ^ {*job.flags} <= {_SHARING}:
       raise ValueError(
         f'{out / job.name} is there with other flags,\n  '
@@ -261,9 +277,9 @@ def _join(old: Sweep, more: Sweep, out: pathlib.Path) -> Sweep:
     )
     for name in {**old.axes, **more.axes}
   }
-  kinds = {
-    kind: tuple(job for job in jobs.values() if job.mode == kind)
-    for kind in ('evaluate', 'train')
+  groups = {
+    group: tuple(job for job in jobs.values() if job.kind == kind)
+    for group, kind in _GROUPS.items()
   }
   seeds = list(dict.fromkeys([*old.seeds, *more.seeds]))
-  return Sweep(old.config, spans, seeds, kinds['evaluate'], kinds['train'])
+  return Sweep(old.config, spans, seeds, **groups)

@@ -63,6 +63,7 @@ def test_a_killed_sweep_goes_on_and_a_failed_run_stops_no_other(
     '--axis=student_fraction=0.5,1',
     '--axis=optimizer.learning_rate=1e-3,1e30',  # which no run survives
     '--seeds=2',
+    '--analyses=exposure_bias',
     f'--out={out}',
     '--',
     '--config.steps=10',
@@ -81,7 +82,7 @@ def test_a_killed_sweep_goes_on_and_a_failed_run_stops_no_other(
 
   code, printed, error = run(*command)
   assert code == 1, error
-  assert '4 of 9 failed' in printed and 'Traceback' not in error
+  assert '4 of 17 failed' in printed and 'Traceback' not in error
   assert (first / 'results.json').stat().st_mtime == written
   states = {
     run['name']: (out / run['name'] / 'results.json').exists()
@@ -90,6 +91,7 @@ def test_a_killed_sweep_goes_on_and_a_failed_run_stops_no_other(
   assert len(states) == 8
   for name, done in states.items():
     assert done == ('0.001' in name)
+    assert (out / name / 'analyses.json').exists() == done
     if not done:
       reason = (out / name / 'failed.txt').read_text()
       assert 'were not finite' in reason
@@ -97,6 +99,7 @@ def test_a_killed_sweep_goes_on_and_a_failed_run_stops_no_other(
     rows = list(csv.DictReader(file))
   fractions = [row['student_fraction'] for row in rows]
   assert {'0.5', '1'} <= {f.removesuffix('.0') for f in fractions if f}
+  assert (out / 'figures' / 'exposure_bias.png').exists()
   assert (out / 'report.html').stat().st_size > 10_000
   code, _, _ = run(*command[:-4], '--report', *command[-4:])
   assert code == 0

@@ -26,7 +26,7 @@ def test_every_combination_runs_with_every_seed_beside_one_reference(tmp_path):
   # A picture of the whole comes with the first seed.
   assert [job.seed for job in sweep.runs[:6]] == [0] * 6
   (reference,) = sweep.references
-  assert reference.mode == 'evaluate' and sweep.jobs[0] == reference
+  assert reference.kind == 'reference' and sweep.jobs[0] == reference
   last = sweep.runs[-1]
   assert last.values == {'student_fraction': 1, 'beta': 0.9}
   assert last.name == 'student_fraction=1,beta=0.9,seed=2'
@@ -91,6 +91,25 @@ def test_a_folder_remembers_its_sweep_and_takes_in_more(tmp_path):
     'seed',
     'reference',
   }
+
+
+def test_analyses_follow_the_runs_in_their_workdirs(tmp_path):
+  sweep = plan('beta=0.1,0.9', analyses='exposure_bias').save(tmp_path)
+  assert jobs.Sweep.load(tmp_path) == sweep
+  run, analysis = sweep.runs[1], sweep.analyses[1]
+  assert sweep.jobs[-2:] == sweep.analyses
+  assert analysis.name == run.name
+  assert analysis.arguments(tmp_path) == [
+    '--mode=evaluate',
+    *run.flags,
+    '--config.eval.analyses=exposure_bias',
+    f'--workdir={tmp_path}/{run.name}',
+  ]
+  (tmp_path / run.name).mkdir()
+  (tmp_path / run.name / 'results.json').write_text('{}')
+  assert run.done(tmp_path) and not analysis.done(tmp_path)
+  with pytest.raises(ValueError, match='unknown ..bias.*exposure_bias'):
+    plan('beta=0.1', analyses='bias')
 
 
 def test_names_of_folders_are_plain_and_each_its_own():

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def test_the_arrays_tasks_run_the_jobs(tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
   todo = [
-    jobs.Job('reference', ('--config=configs/gkd_g2p.py',), 'evaluate'),
+    jobs.Job('reference', ('--config=configs/gkd_g2p.py',), 'reference'),
     jobs.Job('a', ('--config=configs/gkd_g2p.py', "--config.x=it's one")),
   ]
   out = tmp_path / 'an out'
