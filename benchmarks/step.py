@@ -28,6 +28,8 @@ def variants(shape: shapes.Shape) -> dict[str, tuple[dict, dict]]:
     'recomputed layers': ({'remat': True}, {}),
     'scanned layers': ({'scan': True}, {}),
     'both divergences measured': ({}, {'measure_every': 1}),
+    # As `share_programs` has it, for the runs of a sweep.
+    'numbers as arguments': ({}, {'shared': True}),
   }
 
 
