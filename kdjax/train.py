@@ -127,7 +127,7 @@ class Trainer:
         if save or self._evaluation_due(done):
           self._drain()
           found = self._evaluate(done, current)
-          if found is None:
+          if found is None and not self._logs(done):
             # Where a resumed run goes on from.
             self.writer.write(done, self.spent.report())
           self.checkpoints.save(done, current, self.data, found)
@@ -222,12 +222,15 @@ class Trainer:
         f'max_skipped={self.config.max_skipped}. The checkpoints are intact.'
       )
     self.totals = metrics.accumulate(self.totals, found)
-    if done % self.config.log_every == 0 or done == self.config.steps:
+    if self._logs(done):
       means = metrics.summarize({**self.totals, **latest})
       clocks = {**self.throughput.report(), **self.spent.report()}
       self.writer.write(done, {**means, **clocks})
       logger.info('step %d: loss %.4f', done, means['loss'])
       self.totals = None
+
+  def _logs(self, done: int) -> bool:
+    return done % self.config.log_every == 0 or done == self.config.steps
 
   def _evaluation_due(self, done: int) -> bool:
     every = self.config.eval.every

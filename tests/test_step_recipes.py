@@ -59,9 +59,7 @@ CASES = {
 QUICK = {
   'sft',
   'gkd',
-  'f_distill exact',
   'minillm',
-  'grpo',
   'llmr',
   'preference_reward',
   'dpkd',

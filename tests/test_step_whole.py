@@ -54,24 +54,29 @@ def test_a_step_is_one_dispatch_and_waits_for_nothing(monkeypatch):
   assert np.isfinite(metrics['loss'][0])
 
 
-def test_shared_programs_take_numbers_as_arguments():
-  def lowered(beta, temperature=1.0, shared=True):
-    program = step.Program(
-      settings(
-        recipes.build('gkd', lam=0.5, beta=beta),
-        sampling={'temperature': temperature},
-        shared=shared,
-      )
-    )
-    run, args = program._whole_step(fresh(program), frozen(), batch(), 3, None)
-    return run.lower(*args).as_text(), run(*args)[1]
+def _step(beta, temperature=1.0, shared=True):
+  """Returns a step's program as text, and what runs it."""
+  goal = recipes.build('gkd', lam=0.5, beta=beta)
+  drawn = {'temperature': temperature}
+  program = step.Program(settings(goal, sampling=drawn, shared=shared))
+  run, args = program._whole_step(fresh(program), frozen(), batch(), 3, None)
+  return run.lower(*args).as_text(), lambda: run(*args)[1]
 
-  one, _ = lowered(beta=0.1)
-  other, found = lowered(beta=0.9, temperature=0.5)
+
+def test_shared_programs_take_numbers_as_arguments():
+  one, _ = _step(beta=0.1)
+  other, _ = _step(beta=0.9, temperature=0.5)
   assert one == other
-  assert one != lowered(beta=0.1, temperature=0.0)[0]
-  constant, expected = lowered(beta=0.9, temperature=0.5, shared=False)
-  assert constant != lowered(beta=0.1, shared=False)[0]
+  assert one != _step(beta=0.1, temperature=0.0)[0]
+  assert _step(0.1, shared=False)[0] != _step(0.9, shared=False)[0]
+
+
+@pytest.mark.slow
+def test_a_shared_program_does_what_one_of_its_own_does():
+  found, expected = (
+    _step(beta=0.9, temperature=0.5, shared=shared)[1]()
+    for shared in (True, False)
+  )
   # The compiler folds constants: the last digits may differ.
   assert_close(numbers(found), numbers(expected))
 

@@ -48,6 +48,7 @@ def test_what_is_held_is_the_sum_of_the_shards(plan):
   assert held['teacher'] == pytest.approx(4 * teacher / 2, rel=0.02)
 
 
+@pytest.mark.slow
 def test_arguments_are_what_the_compiler_is_given():
   """Of a CPU, whose arrays aren't padded, to the byte."""
   c = cases.config(**{'mesh.fsdp': 1})

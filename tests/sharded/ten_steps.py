@@ -119,8 +119,9 @@ def run(mesh, student, teacher, optimizer):
       before,
     )
     assert all(jax.tree.leaves(same)), same
+    numbers = program.settings.numbers()
     given = current.params['student'], None, rows, current.step, current.key
-    rollout = program._rollout.lower(*given, rows=B // 2).compile()
+    rollout = program._rollout.lower(numbers, *given, rows=B // 2).compile()
   return found, current, rollout
 
 
