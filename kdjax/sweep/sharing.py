@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from kdjax import recipes
 from kdjax.config import Config
 
-# To compile a step of the shipped models anew takes 10 s of a core. One that is
-# shared is 3% (g2p) to 11% (debsum) slower, and a step takes 0.05 to 0.1 s: so
-# many of them lose what one compilation costs.
-STEPS = 1_000
+# To compile a step of the shipped models takes 7 to 8 s. One that is shared is as
+# fast (g2p) to 11% slower (debsum, 0.12 s a step): 600 of the latter lose what
+# a compilation costs.
+STEPS = 500
 
 
 def shares(views: Mapping[int, Config]) -> set[int]:

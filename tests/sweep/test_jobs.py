@@ -20,7 +20,10 @@ def plan(*along, config=CONFIG, **options):
 
 
 def test_every_combination_runs_with_every_seed_beside_one_reference(tmp_path):
-  sweep = plan('student_fraction=0,1', 'beta=0.1,0.5,0.9', seeds=range(3))
+  short = ['--config.steps=100']
+  sweep = plan(
+    'student_fraction=0,1', 'beta=0.1,0.5,0.9', seeds=range(3), flags=short
+  )
   assert sweep.axes == {'student_fraction': [0, 1], 'beta': [0.1, 0.5, 0.9]}
   assert len(sweep.runs) == 18 == len({job.name for job in sweep.runs})
   # A picture of the whole comes with the first seed.
@@ -31,7 +34,8 @@ def test_every_combination_runs_with_every_seed_beside_one_reference(tmp_path):
   assert last.values == {'student_fraction': 1, 'beta': 0.9}
   assert last.name == 'student_fraction=1,beta=0.9,seed=2'
   assert last.command(tmp_path) == (
-    f'python -m kdjax.main --config={CONFIG}:lam=1,beta=0.9 --config.seed=2 '
+    f'python -m kdjax.main --config={CONFIG}:lam=1,beta=0.9 '
+    '--config.steps=100 --config.seed=2 '
     '--config.eval.references=False --config.share_programs=True '
     f'--workdir={tmp_path}/{last.name}'
   )

@@ -5,6 +5,8 @@ import pytest
 from kdjax import checks
 from kdjax.sweep import names, sharing
 
+STEPS = '--config.steps=100'
+
 
 @pytest.fixture(autouse=True)
 def root(monkeypatch):
@@ -13,7 +15,7 @@ def root(monkeypatch):
 
 def shares(*flags, config='configs/gkd_g2p.py'):
   views = [
-    checks.validate(names.load([f'--config={config}', *each.split()]))
+    checks.validate(names.load([f'--config={config}', STEPS, *each.split()]))
     for each in flags
   ]
   return sharing.shares(dict(enumerate(views)))
