@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from kdjax import recipes
 from kdjax.config import Config
 
-# To compile a step of the shipped models takes 7 to 8 s. One that is shared is as
-# fast (g2p) to 11% slower (debsum, 0.12 s a step): 600 of the latter lose what
-# a compilation costs.
+# To compile a step of the shipped models takes 7 to 8 s. One that is shared is
+# as fast (g2p) to 11% slower (debsum, 0.12 s a step): 600 of the latter lose
+# what a compilation costs.
 STEPS = 500
 
 
