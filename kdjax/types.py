@@ -49,6 +49,23 @@ class Prompt:
 
 
 @struct
+class TopK:
+  """The likeliest next tokens of a distribution, and the mass of the others.
+
+  Attributes:
+    ids: [..., k] int32, the likeliest first.
+    logprobs: [..., k] float32, of the softmax over the whole vocabulary at
+      temperature 1.
+    tail: [...] float32, the logarithm of the mass that they leave; -inf where
+      they are the whole vocabulary.
+  """
+
+  ids: jax.Array
+  logprobs: jax.Array
+  tail: jax.Array
+
+
+@struct
 class Response:
   """What the model said, or should say.
 
@@ -62,12 +79,15 @@ class Response:
       decoding was greedy.
     policy_logprobs: [B, T] float32 or None: log-probability of each token under
       the full softmax at temperature 1.
+    teacher: [B, T], what the teacher made of each token, or None where it isn't
+      cached.
   """
 
   tokens: jax.Array
   mask: jax.Array
   sampling_logprobs: jax.Array | None = None
   policy_logprobs: jax.Array | None = None
+  teacher: TopK | None = None
 
 
 @struct

@@ -21,6 +21,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 TINY = ROOT / 'tests' / 'tiny.py'
 
 
+def pytest_addoption(parser):
+  parser.addoption(
+    '--full',
+    action='store_true',
+    help='try as often as RELIABILITY.md says, for an hour and more',
+  )
+
+
 @pytest.fixture(scope='session')
 def caches(tmp_path_factory):
   """Shares tokens and compiled programs; returns the variables that say so."""
