@@ -120,9 +120,8 @@ def _run(
 
 
 def _report(out: pathlib.Path) -> None:
-  results.write(out)
+  print(results.write(out))
   page.write(out)
-  print((out / 'results.md').read_text())
   print(f'report: {out}/report.html')
 
 

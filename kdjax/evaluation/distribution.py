@@ -81,14 +81,20 @@ def token_divergences(
 
 
 def sequence_divergences(
-  *args: Any, **options: Any
+  student: api.LanguageModel,
+  student_params: api.Params,
+  teacher: api.LanguageModel,
+  teacher_params: api.Params,
+  prompt: types.Prompt,
+  response: types.Response,
+  **options: Any,
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
   """Sums of `token_divergences`, which has the same arguments, over a response.
 
   Returns:
     For each name the pair (sum, count), both [B] float32.
   """
-  values = token_divergences(*args, **options)
-  response = options.get('response') or args[5]
+  models = student, student_params, teacher, teacher_params
+  values = token_divergences(*models, prompt, response, **options)
   count = response.mask.sum(-1).astype(jnp.float32)
   return {name: (x.sum(-1), count) for name, x in values.items()}

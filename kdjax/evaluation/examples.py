@@ -23,7 +23,8 @@ def write_examples(
 
   'id', 'input' and 'references' say which one it is, 'responses' by system:
   'text', 'length' in tokens, whether it 'ended' by itself, and 'scores' by
-  metric. Of the first examples also 'tokens' and, for a student beside a
+  metric; 'gold_length' counts the tokens of the gold response, where it was
+  read. Of the first examples also 'tokens' and, for a student beside a
   teacher, divergences by name, a value a token: of its own response and, under
   'gold', of the gold one, whose tokens are 'gold_tokens'. Systems that the file
   has of the same examples already stay there.
@@ -48,6 +49,9 @@ def write_examples(
         for name, result in results.items()
       },
     }
+    gold = [x.tokens['gold'] for x in results.values() if 'gold' in x.tokens]
+    if gold:
+      line['gold_length'] = len(gold[0][i])
     if i < browse:
       _add_tokens(line, results, i, pieces)
     lines.append(line)
@@ -106,7 +110,7 @@ def _keep_others(path: pathlib.Path, lines: Sequence[dict[str, Any]]) -> None:
   if not path.exists():
     return
   text = path.read_text(encoding='utf-8')
-  before = [json.loads(line) for line in text.splitlines()]
+  before = [json.loads(line) for line in text.split('\n') if line]
   same = lambda line: (line['id'], line['input'], line['references'])
   if [same(line) for line in before] != [same(line) for line in lines]:
     return

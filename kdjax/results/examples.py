@@ -26,6 +26,7 @@ class Examples:
     texts: [N], what the system said.
     references: [N], the acceptable texts of each.
     lengths: [N], tokens of each response; 0 where that isn't known.
+    gold_lengths: [N], tokens of each gold response, likewise.
     scores: [N] by metric, NaN where there is none.
   """
 
@@ -34,6 +35,7 @@ class Examples:
   texts: tuple[str, ...]
   references: tuple[list[str], ...]
   lengths: np.ndarray
+  gold_lengths: np.ndarray
   scores: Mapping[str, np.ndarray]
 
 
@@ -53,8 +55,8 @@ def read_examples(path: pathlib.Path, system: str) -> Examples | None:
         scores = {k: _number(v) for k, v in response['scores'].items()}
         # A sweep's runs share their prompts, which may be long.
         found = line['id'], sys.intern(line['input']), response['text']
-        length = response.get('length', 0)
-        lines.append((*found, line['references'], length, scores))
+        lengths = response.get('length', 0), line.get('gold_length', 0)
+        lines.append((*found, line['references'], *lengths, scores))
     except (KeyError, AttributeError, TypeError) as error:
       raise ValueError(
         f'{path}, line {number}: not an example ({error!r}); expected id, '
@@ -62,11 +64,12 @@ def read_examples(path: pathlib.Path, system: str) -> Examples | None:
       ) from error
   if not lines:
     return None
-  *columns, lengths, scores = zip(*lines)
+  *columns, lengths, gold_lengths, scores = zip(*lines)
   names = dict.fromkeys(name for each in scores for name in each)
   return Examples(
     *columns,
     lengths=np.array(lengths, np.float64),
+    gold_lengths=np.array(gold_lengths, np.float64),
     scores={
       name: np.array([each.get(name, np.nan) for each in scores])
       for name in names
@@ -127,27 +130,25 @@ def per_example(
   """Returns the sums that make up a metric: those that give its value.
 
   Most metrics are means over the examples, divergences are means over the
-  responses' tokens. The others, such as BLEU, are scored again from the texts.
-  Divergences on gold responses are means over tokens that nobody counted: the
-  nearer of the two means stands for them, if it is within a tenth. None where
-  nothing is.
+  tokens of the responses or of the gold ones. The others, such as BLEU, are
+  scored again from the texts. None where nothing gives it.
   """
   scores = examples.scores.get(metric)
   if scores is None or np.isnan(scores).any():
     return None
-  means = [
-    evaluation.Scores(np.stack([weights * scores, weights], axis=-1), _mean)
-    for weights in (np.ones(len(scores)), examples.lengths)
-    if weights.all()
-  ]
-  nearest = min(means, key=lambda each: abs(each.value - value))
-  if _agree(nearest, value):
-    return nearest
+  for weights in (
+    np.ones(len(scores)),
+    examples.lengths,
+    examples.gold_lengths,
+  ):
+    sums = np.stack([weights * scores, weights], axis=-1)
+    if weights.all() and _agree(mean := evaluation.Scores(sums, _mean), value):
+      return mean
   if metric in evaluation.METRICS:
     texts, inputs = examples.texts, examples.inputs
     again = evaluation.score(metric, texts, examples.references, inputs=inputs)
     return again if _agree(again, value) else None
-  return nearest if abs(nearest.value - value) <= 0.1 * abs(value) else None
+  return None
 
 
 def _agree(scores: evaluation.Scores, value: float) -> bool:

@@ -1,5 +1,6 @@
 """Metrics are found again in the sums over examples."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -43,19 +44,15 @@ def test_bleu_is_scored_again_from_the_texts():
   np.testing.assert_array_equal(found.statistics, scores.statistics)
 
 
-def test_a_mean_over_tokens_unknown_is_resampled_by_a_near_one(tmp_path):
+def test_a_mean_over_gold_tokens_is_weighed_by_their_number():
   rng = np.random.default_rng(0)
-  lengths, scores = rng.integers(3, 9, size=200), rng.gamma(2.0, size=200)
-  sums = np.stack([lengths * scores, lengths], -1)
-  truth = evaluation.Scores(sums, lambda s: s[..., 0] / s[..., 1])
-  said = ['a'] * 200
-  system = System('a', {'kl': truth.value}, tmp_path, 'a')
-  system.__dict__['examples'] = _examples(said, [said] * 200, kl=scores)
-  found = system.resampled('kl')
-  value, low, high = evaluation.interval(truth)
-  assert found.mean() == pytest.approx(value, rel=0.01)
-  ends = np.percentile(found, [2.5, 97.5])
-  assert ends[1] - ends[0] == pytest.approx(high - low, rel=0.1)
+  lengths, scores = rng.integers(3, 9, size=20), rng.gamma(2.0, size=20)
+  examples = _examples(['a'] * 20, [['a']] * 20, kl=scores)
+  examples = dataclasses.replace(examples, gold_lengths=lengths)
+  truth = np.sum(lengths * scores) / np.sum(lengths)
+  found = per_example(examples, 'kl', truth)
+  np.testing.assert_array_equal(found.statistics[:, 1], lengths)
+  assert found.value == pytest.approx(truth)
 
 
 def test_what_no_sum_gives_has_none():
@@ -75,6 +72,7 @@ def _examples(texts, gold, **scores):
     texts=tuple(texts),
     references=tuple(gold),
     lengths=np.zeros(count),
+    gold_lengths=np.zeros(count),
     scores={name: np.array(values) for name, values in scores.items()},
   )
 
