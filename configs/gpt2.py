@@ -12,6 +12,7 @@ def dolly(c: ConfigDict) -> None:
   c.task.max_prompt_tokens = 256
   c.task.max_response_tokens = 256
   c.task.on_long = 'truncate'
+  c.task.on_bad_example = 'skip'  # the hub's data has empty texts
   c.eval.temperature = 1.0
   c.eval.examples = 1_000
   c.checkpoint.best_metric = 'rougeL'
@@ -23,6 +24,7 @@ def hh_rlhf(c: ConfigDict) -> None:
   c.task.max_prompt_tokens = 512
   c.task.max_response_tokens = 256
   c.task.on_long = 'drop'
+  c.task.on_bad_example = 'skip'  # the hub's data has empty texts
   # The hub has no validation split.
   c.eval.split = 'test'
   c.eval.test_examples = 1_000
@@ -50,7 +52,7 @@ def distil(c: ConfigDict, student: str, teacher: str) -> None:
   """Both are directories or hub ids, such as gpt2 and gpt2-xl."""
   train(c, student)
   c.teacher.path = teacher
-  c.teacher.dtype = 'bfloat16'
+  c.teacher.dtype = c.teacher.weights = 'bfloat16'
 
 
 def policy(c: ConfigDict) -> None:

@@ -48,7 +48,7 @@ def get_config(arg: str | None = None):
   else:
     t5.lmreward(c, arg.student)
     c.teacher.path = arg.teacher
-    c.teacher.dtype = 'bfloat16'
+    c.teacher.dtype = c.teacher.weights = 'bfloat16'
     c.task.teacher_prompts = ('The dialogue response of {input} is:',)
     c.task.max_teacher_prompt_tokens = 140
   if arg.warm:

@@ -32,7 +32,7 @@ def get_config(arg: str | None = None):
     c.recipe.reward = arg.reward or 'bleu'
     c.task.vocabulary = t5.BASE
     c.teacher.path = arg.model
-    c.teacher.dtype = 'bfloat16'
+    c.teacher.dtype = c.teacher.weights = 'bfloat16'
     c.checkpoint.export = 'last'
   embedded.judge(c)
   c.task.teacher_responses = 'online'

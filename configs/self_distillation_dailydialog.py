@@ -42,5 +42,5 @@ def get_config(arg: str | None = None):
     t5.lmreward(c, arg.model)
     t5.unlabelled(c, arg.unlabelled)
     c.teacher.path = arg.model
-    c.teacher.dtype = 'bfloat16'
+    c.teacher.dtype = c.teacher.weights = 'bfloat16'
   return c

@@ -40,7 +40,7 @@ def get_config(arg: str | None = None):
     t5.unlabelled(c, arg.unlabelled)
     c.task.vocabulary = t5.BASE
     c.teacher.path = arg.model
-    c.teacher.dtype = 'bfloat16'
+    c.teacher.dtype = c.teacher.weights = 'bfloat16'
   c.student.dropout = 0.1
   c.tasks.unlabelled.teacher_responses = 'online'
   c.teacher_sampling.temperature = 0.0

@@ -12,6 +12,7 @@ def xsum(c: ConfigDict) -> None:
   c.task.max_prompt_tokens = 1024
   c.task.max_response_tokens = 64
   c.task.on_long = 'truncate'
+  c.task.on_bad_example = 'skip'  # the hub's data has empty texts
   c.checkpoint.best_metric = 'rouge2'
 
 
@@ -21,6 +22,7 @@ def wmt14_ende(c: ConfigDict) -> None:
   c.task.max_prompt_tokens = 80
   c.task.max_response_tokens = 80
   c.task.on_long = 'drop'
+  c.task.on_bad_example = 'skip'  # the hub's data has empty texts
   c.checkpoint.best_metric = 'bleu'
   c.eval.beams = 4
   c.eval.length_penalty = 0.6
@@ -32,6 +34,7 @@ def gsm8k(c: ConfigDict) -> None:
   c.task.max_prompt_tokens = 1024
   c.task.max_response_tokens = 320
   c.task.on_long = 'drop'
+  c.task.on_bad_example = 'skip'  # the hub's data has empty texts
   c.checkpoint.best_metric = 'gsm8k_accuracy_flexible'
   # The hub has no validation split.
   c.eval.split = 'test'
@@ -43,6 +46,7 @@ def dart(c: ConfigDict) -> None:
   c.task.max_prompt_tokens = 128
   c.task.max_response_tokens = 256
   c.task.on_long = 'truncate'
+  c.task.on_bad_example = 'skip'  # the hub's data has empty texts
   c.checkpoint.best_metric = 'bleu'
   c.eval.beams = 5
 
@@ -53,6 +57,7 @@ def dailydialog(c: ConfigDict) -> None:
   c.task.max_prompt_tokens = 128
   c.task.max_response_tokens = 64
   c.task.on_long = 'truncate'
+  c.task.on_bad_example = 'skip'  # the hub's data has empty texts
   c.checkpoint.best_metric = 'bleu'
 
 
@@ -78,7 +83,7 @@ def distil(c: ConfigDict, student: str, teacher: str) -> None:
   """A T5 v1.1 LM-adapted teacher and student, by size."""
   train(c, lm_adapted(student))
   c.teacher.path = lm_adapted(teacher)
-  c.teacher.dtype = 'bfloat16'
+  c.teacher.dtype = c.teacher.weights = 'bfloat16'
   # XL has 24 + 24 layers: scanned, they compile as one, in minutes less. A
   # teacher that only scores loses nothing by it.
   c.teacher.scan = True
@@ -95,7 +100,7 @@ def f_distill(c: ConfigDict, student: str, teacher: str) -> None:
   train(c, student)
   c.task.vocabulary = BASE
   c.teacher.path = teacher
-  c.teacher.dtype = 'bfloat16'
+  c.teacher.dtype = c.teacher.weights = 'bfloat16'
   c.steps = 45_000
   c.batch_size = 8
   c.optimizer.name = 'adamw'
