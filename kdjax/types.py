@@ -81,6 +81,8 @@ class Response:
       the full softmax at temperature 1.
     teacher: [B, T], what the teacher made of each token, or None where it isn't
       cached.
+    asked: the prompts that the rows answer, or None where they are those of the
+      batch.
   """
 
   tokens: jax.Array
@@ -88,6 +90,7 @@ class Response:
   sampling_logprobs: jax.Array | None = None
   policy_logprobs: jax.Array | None = None
   teacher: TopK | None = None
+  asked: 'Batch | None' = None
 
 
 @struct

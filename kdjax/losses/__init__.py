@@ -68,6 +68,7 @@ from kdjax.losses.step_mixture import (
   prefix_weights,
   step_mixture,
 )
+from kdjax.losses.top_k import chunked_top_k, top_k
 
 __all__ = [
   'DIVERGENCES',
@@ -81,6 +82,7 @@ __all__ = [
   'attention_distance',
   'bellman_reward',
   'chunked',
+  'chunked_top_k',
   'chunked_values',
   'combine_layers',
   'cosine_distance',
@@ -123,6 +125,7 @@ __all__ = [
   'step_mixture',
   'teacher_baseline',
   'token_statistics',
+  'top_k',
   'total_variation',
   'uniform_cross_entropy',
   'weighted_reinforce',

@@ -3,14 +3,16 @@
 import jax
 import jax.numpy as jnp
 
+from kdjax import types
 from kdjax.losses import distributions, kl
+from kdjax.losses.sparse import Teacher
 
 ArrayLike = jax.typing.ArrayLike
 
 
 def adaptive_kl(
   student_logits: jax.Array,
-  teacher_logits: jax.Array,
+  teacher_logits: Teacher,
   *,
   mu: ArrayLike = 0.5,
   temperature: ArrayLike = 1.0,
@@ -24,7 +26,9 @@ def adaptive_kl(
   The head is the teacher's likeliest tokens until their mass reaches mu: the
   tokens with less than mu of p above them, and all that tie with the last of
   those, so that the order of the vocabulary doesn't matter. The token that
-  crosses mu is in it. mu = 0 leaves all to the tail.
+  crosses mu is in it. mu = 0 leaves all to the tail. The other tokens of a TopK
+  come after its own; the value of its k + 1 outcomes bounds nothing, as the
+  weights of the KLs are theirs too.
 
   Elsewhere: DSKD sums p from the smallest up and calls tail what stays below
   its alpha: mu = 1 - alpha, but for ties. The authors' code leaves the token
@@ -37,7 +41,7 @@ def adaptive_kl(
 
   Args:
     student_logits: [..., V].
-    teacher_logits: [..., V].
+    teacher_logits: [..., V], or a TopK.
     mu: the head's mass, in [0, 1]; a scalar or [...], may be traced.
     temperature: T, positive; a scalar or [...].
 
@@ -56,7 +60,8 @@ def adaptive_kl(
   pair = distributions.compare(student_logits, teacher_logits, temperature, mu)
   fixed = distributions.fixed(pair)
   gap = jnp.abs(distributions.gap(fixed))
-  head = _head(fixed.p, mu)
+  joined = isinstance(teacher_logits, types.TopK)
+  head = _head_of_joined(fixed.p, mu) if joined else _head(fixed.p, mu)
   g_head = jnp.where(head, gap, 0.0).sum(-1)
   g_tail = jnp.where(head, 0.0, gap).sum(-1)
   value = _share(g_head, g_tail, kl.forward(pair))
@@ -71,6 +76,13 @@ def _head(p, mu):
   inside = above < distributions.per_token(mu)
   least = jnp.where(inside, descending, jnp.inf).min(-1, keepdims=True)
   return p >= least
+
+
+def _head_of_joined(p, mu):
+  """`_head` where the last outcome is all other tokens, each less likely."""
+  named = p[..., :-1]
+  short = named.sum(-1, keepdims=True) < distributions.per_token(mu)
+  return jnp.concatenate((_head(named, mu), short), -1)
 
 
 def _share(part, rest, value):

@@ -17,13 +17,14 @@ import jax.numpy as jnp
 
 from kdjax import types
 from kdjax.losses import chunks
+from kdjax.losses.sparse import Teacher
 
 
 def chunked(
   loss: Callable[..., Any],
   student_hidden: jax.Array,
   student_head: types.Head,
-  teacher_hidden: jax.Array | None = None,
+  teacher_hidden: Teacher | None = None,
   teacher_head: types.Head | None = None,
   *,
   weights: Any,
@@ -58,7 +59,8 @@ def chunked(
       tree of such.
     student_hidden: [..., D].
     student_head: turns them into logits.
-    teacher_hidden: [..., D'], or None. No gradient reaches the teacher.
+    teacher_hidden: [..., D'], or None. No gradient reaches the teacher. Or a
+      TopK [..., k] in place of both, which the loss is then given.
     teacher_head: the teacher's; both heads have the same V.
     weights: [...], constant to the gradient; a tree of such where values are.
     labels: [...] integers. Read where there is no teacher, and by a loss whose
@@ -104,7 +106,7 @@ def chunked_values(
   loss: Callable[..., Any],
   student_hidden: jax.Array,
   student_head: types.Head,
-  teacher_hidden: jax.Array | None = None,
+  teacher_hidden: Teacher | None = None,
   teacher_head: types.Head | None = None,
   *,
   mask: jax.Array,
@@ -131,7 +133,7 @@ def chunked_values(
     loss: see `chunked`.
     student_hidden: [..., D].
     student_head: turns them into logits.
-    teacher_hidden: [..., D'], or None.
+    teacher_hidden: [..., D'], or None; or a TopK in place of both.
     teacher_head: the teacher's.
     mask: [...] bool; values are 0 elsewhere.
     labels: see `chunked`.
@@ -162,7 +164,12 @@ def _problem(loss, student, teacher, labels, args):
   shape = hidden.shape[:-1]
   tokens, shared = {}, {}
   _check_width('student', hidden, head)
-  if teacher[0] is not None:
+  known = isinstance(teacher[0], types.TopK)
+  if known:
+    _check_known(shape, teacher)
+    flat = lambda x: x.reshape(-1, *x.shape[len(shape) :])
+    tokens['teacher'] = jax.tree.map(flat, teacher[0])
+  elif teacher[0] is not None:
     _check_teacher(student, teacher)
     tokens['teacher'] = teacher[0].reshape(-1, teacher[0].shape[-1])
     shared['teacher'] = teacher[1]
@@ -184,9 +191,9 @@ def _problem(loss, student, teacher, labels, args):
     )
 
   def run(hidden, head, args, tokens, shared):
-    other = tokens['labels'] if by_labels else None
-    if other is None:
-      other = shared['teacher'].logits(tokens['teacher'])
+    other = tokens['labels' if by_labels else 'teacher']
+    if not (by_labels or known):
+      other = shared['teacher'].logits(other)
     values = loss(head.logits(hidden), other, **args, **numbers)
     _check_values(values, hidden.shape[:1])
     return values, ()
@@ -225,6 +232,19 @@ def _check_teacher(student, teacher):
     raise ValueError(
       f'the heads have vocabularies of {sizes[0]} and {sizes[1]}; they must '
       'share one. If one pads its table, cut both by head.first(count).'
+    )
+
+
+def _check_known(shape, teacher):
+  found, head = teacher
+  if head is not None:
+    raise ValueError(
+      'a TopK holds what the teacher gave: leave teacher_head out.'
+    )
+  if found.tail.shape != shape:
+    raise ValueError(
+      'student_hidden and the TopK must be of the same tokens, got shapes '
+      f'{shape} and {found.tail.shape} of tokens.'
     )
 
 

@@ -47,7 +47,8 @@ class Inputs:
 
 
 # (hidden [n, D], head, args, tokens, shared) -> two trees of values [n]: those
-# that are weighted and summed, and those that are only reported.
+# that are weighted and summed, and those that are only reported. They may have
+# further axes where they are neither weighted nor differentiated.
 Run = Callable[..., tuple[Any, Any]]
 
 
@@ -237,13 +238,19 @@ def _chunk(run, inputs, weights, rows, live, gradients):
     found = value, report
     weights = jax.tree.map(lambda w: jnp.where(live, w, 0.0), weights)
     by_hidden, by_head, by_args = pull(weights)
-  found = jax.tree.map(lambda x: jnp.where(live, x, 0.0), found)
+  found = jax.tree.map(lambda x: _kept(live, x), found)
   total = jnp.float32(0)
   if weights is not None:
     total = sum(
       jax.tree.leaves(jax.tree.map(_product, found[0], weights)), total
     )
   return (total, by_head), (found, by_hidden, by_args)
+
+
+def _kept(live, x):
+  """Values [n, ...] of live tokens, 0 elsewhere."""
+  live = live.reshape(-1, *[1] * (x.ndim - 1))
+  return jnp.where(live, x, jnp.zeros((), x.dtype))
 
 
 def _turned(tree):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses import distributions
+from kdjax.losses.sparse import Teacher
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -53,7 +54,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def soft_cross_entropy(
   student_logits: jax.Array,
-  teacher_logits: jax.Array,
+  teacher_logits: Teacher,
   *,
   temperature: jax.typing.ArrayLike = 1.0,
 ) -> jax.Array:
@@ -61,7 +62,8 @@ def soft_cross_entropy(
 
   -sum_v p log q = KL(p || q) + H(p), with p = softmax(teacher_logits / T) and
   q = softmax(student_logits / T): forward KL's gradient, and a value that the
-  teacher's entropy bounds from below. No T^2 factor, none to the teacher.
+  teacher's entropy bounds from below. No T^2 factor, none to the teacher. Of a
+  TopK that of k + 1 outcomes, which is no more; see `sparse`.
 
   >>> import jax.numpy as jnp
   >>> student, teacher = jnp.log(jnp.array([[0.5, 0.5], [0.25, 0.75]]))
@@ -70,7 +72,7 @@ def soft_cross_entropy(
 
   Args:
     student_logits: [..., V].
-    teacher_logits: [..., V].
+    teacher_logits: [..., V], or a TopK.
     temperature: T, positive; a scalar or [...].
 
   Returns:

@@ -1,8 +1,7 @@
 """Two softmax distributions over one vocabulary, safe to compare.
 
-Everything here is float32 whatever the logits' type, and finite for any logits
-but NaN: a logit of -inf has no mass, differences that overflow saturate at
-3.3e38.
+As in `softmax`, everything is float32 whatever the logits' type, and finite for
+any logits but NaN.
 """
 
 import functools
@@ -11,9 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# Log-probabilities saturate here. 3% above the lowest float32, so that a sum of
-# them over a distribution that adds up to 1 + 1e-6 does not overflow.
-LOWEST = -3.3e38
+from kdjax import types
+from kdjax.losses.softmax import LOWEST, log_softmax, per_token
+from kdjax.losses.sparse import Teacher, coarsen
 
 # Where |log p - log q| is below this, differences of the two are polynomials:
 # closed forms lose half the digits of float32 there.
@@ -41,68 +40,30 @@ class Pair(NamedTuple):
   invalid: jax.Array
 
 
-def per_token(value: jax.typing.ArrayLike) -> jax.Array:
-  """Returns a scalar as it is, one value a token [...] as [..., 1]."""
-  value = jnp.asarray(value, jnp.float32)
-  return value[..., None] if value.ndim else value
-
-
-def log_softmax(
-  logits: jax.Array, temperature: jax.typing.ArrayLike = 1.0
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array], jax.Array]:
-  """Returns log softmax(logits / T), its two normalisers, and where it is NaN.
-
-  Differs from `jax.nn.log_softmax` at the edges: -inf stays -inf and has no
-  gradient (neither has T through it), finite logits give finite values at any
-  magnitude, and rows that hold a NaN read as uniform and are reported.
-
-  Args:
-    logits: [..., V].
-    temperature: a positive scalar or [...].
-
-  Returns:
-    log-probabilities [..., V]; max(logits) and log sum exp((logits - max) / T),
-    each [..., 1]; NaN rows [...].
-
-  Raises:
-    ValueError: if the temperature is a number and not positive.
-  """
-  if isinstance(temperature, int | float) and not temperature > 0:
-    raise ValueError(
-      f'temperature must be positive, got {temperature}. For the limit at 0, '
-      'take cross_entropy against the argmax.'
-    )
-  logits = jnp.minimum(logits.astype(jnp.float32), -LOWEST)
-  top = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
-  invalid = jnp.isnan(top)
-  logits = jnp.where(invalid, 0.0, logits)
-  top = jnp.where(jnp.isfinite(top), top, 0.0)
-  some = logits > -jnp.inf
-  # Clipped before and after the temperature: no factor of the derivative by it
-  # is infinite.
-  scaled = _below(logits, top, some) * (1 / per_token(temperature))
-  log_q, log_total = _normalize(scaled, some)
-  return log_q, (top, log_total), invalid[..., 0]
-
-
 def compare(
   student_logits: jax.Array,
-  teacher_logits: jax.Array,
+  teacher_logits: Teacher,
   temperature: jax.typing.ArrayLike = 1.0,
   weight: jax.typing.ArrayLike = 0.5,
 ) -> Pair:
   """Returns both distributions; no gradient reaches the teacher's logits.
 
+  Of a TopK those of k + 1 outcomes, see `sparse`; V is k + 1 then.
+
   Args:
     student_logits: [..., V].
-    teacher_logits: [..., V].
+    teacher_logits: [..., V], or a TopK.
     temperature: divides both; a positive scalar or [...].
     weight: of a mixture of the two, to check its shape here.
 
   Raises:
-    ValueError: if the vocabularies differ in size or the other axes do not
-      broadcast.
+    ValueError: if the vocabularies differ in size, the other axes do not
+      broadcast, or a TopK meets another temperature than 1.
   """
+  if isinstance(teacher_logits, types.TopK):
+    student_logits, teacher_logits = coarsen(
+      student_logits, teacher_logits, temperature
+    )
   _check_shapes(student_logits, teacher_logits, temperature, weight)
   teacher_logits = jax.lax.stop_gradient(teacher_logits)
   log_q, (top_q, log_total_q), nan_q = log_softmax(student_logits, temperature)
@@ -163,33 +124,6 @@ def reduce(
   """
   terms = _sloped(terms, by_log_q, by_log_p, pair.log_q, pair.log_p)
   return jnp.where(pair.invalid, jnp.nan, terms.sum(-1))
-
-
-@jax.custom_jvp
-def _below(logits, top, some):
-  """logits - top, 0 where there is no mass, finite everywhere."""
-  return jnp.where(some, jnp.maximum(logits - top, LOWEST), 0.0)
-
-
-@_below.defjvp
-def _below_jvp(primals, tangents):
-  return _below(*primals), jnp.where(primals[2], tangents[0], 0.0)
-
-
-@jax.custom_jvp
-def _normalize(scaled, some):
-  """log softmax(scaled) over what has mass, and the log-partition."""
-  scaled = jnp.where(some, jnp.maximum(scaled, LOWEST), -jnp.inf)
-  total = jnp.exp(scaled).sum(-1, keepdims=True)
-  log_total = jnp.log(jnp.where(total > 0, total, 1.0))
-  return scaled - log_total, log_total
-
-
-@_normalize.defjvp
-def _normalize_jvp(primals, tangents):
-  log_q, log_total = _normalize(*primals)
-  mean = (jnp.exp(log_q) * tangents[0]).sum(-1, keepdims=True)
-  return (log_q, log_total), (tangents[0] - mean, mean)
 
 
 @jax.custom_jvp

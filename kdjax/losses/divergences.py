@@ -10,6 +10,9 @@ At the edges: 0 log 0 is 0, a probability below the smallest normal float32
 is; an infinite summand adds no gradient. A token whose logits hold a NaN has
 the value NaN and the gradient 0, so that a mask over values is enough.
 
+The teacher may be a `types.TopK` in place of logits: the value is then that of
+k + 1 outcomes, see `sparse`, and T must be 1 unless k = V.
+
 To add one: write a function of this signature, and its line in DIVERGENCES.
 """
 
@@ -18,13 +21,14 @@ import jax.numpy as jnp
 
 from kdjax.losses import distributions, kl, mixtures
 from kdjax.losses.adaptive_kl import adaptive_kl
+from kdjax.losses.sparse import Teacher
 
 ArrayLike = jax.typing.ArrayLike
 
 
 def forward_kl(
   student_logits: jax.Array,
-  teacher_logits: jax.Array,
+  teacher_logits: Teacher,
   *,
   temperature: ArrayLike = 1.0,
 ) -> jax.Array:
@@ -40,7 +44,7 @@ def forward_kl(
 
   Args:
     student_logits: [..., V].
-    teacher_logits: [..., V].
+    teacher_logits: [..., V], or a TopK.
     temperature: T, positive; a scalar or [...].
 
   Returns:
@@ -60,7 +64,7 @@ def forward_kl(
 
 def reverse_kl(
   student_logits: jax.Array,
-  teacher_logits: jax.Array,
+  teacher_logits: Teacher,
   *,
   temperature: ArrayLike = 1.0,
 ) -> jax.Array:
@@ -75,7 +79,7 @@ def reverse_kl(
 
   Args:
     student_logits: [..., V].
-    teacher_logits: [..., V].
+    teacher_logits: [..., V], or a TopK.
     temperature: T, positive; a scalar or [...].
 
   Returns:
@@ -95,7 +99,7 @@ def reverse_kl(
 
 def total_variation(
   student_logits: jax.Array,
-  teacher_logits: jax.Array,
+  teacher_logits: Teacher,
   *,
   temperature: ArrayLike = 1.0,
 ) -> jax.Array:
@@ -111,7 +115,7 @@ def total_variation(
 
   Args:
     student_logits: [..., V].
-    teacher_logits: [..., V].
+    teacher_logits: [..., V], or a TopK.
     temperature: T, positive; a scalar or [...].
 
   Returns:
@@ -136,7 +140,7 @@ def total_variation(
 
 def generalized_jsd(
   student_logits: jax.Array,
-  teacher_logits: jax.Array,
+  teacher_logits: Teacher,
   *,
   beta: ArrayLike = 0.5,
   temperature: ArrayLike = 1.0,
@@ -167,7 +171,7 @@ def generalized_jsd(
 
   Args:
     student_logits: [..., V].
-    teacher_logits: [..., V].
+    teacher_logits: [..., V], or a TopK.
     beta: in [0, 1]; a scalar or [...], may be traced.
     temperature: T, positive; a scalar or [...].
     normalized: whether to divide by beta (1 - beta).
@@ -198,7 +202,7 @@ def generalized_jsd(
 
 def skew_forward_kl(
   student_logits: jax.Array,
-  teacher_logits: jax.Array,
+  teacher_logits: Teacher,
   *,
   alpha: ArrayLike = 0.1,
   temperature: ArrayLike = 1.0,
@@ -217,7 +221,7 @@ def skew_forward_kl(
 
   Args:
     student_logits: [..., V].
-    teacher_logits: [..., V].
+    teacher_logits: [..., V], or a TopK.
     alpha: the weight in [0, 1] of the first argument in the second; a scalar or
       [...], may be traced.
     temperature: T, positive; a scalar or [...].
@@ -248,7 +252,7 @@ def skew_forward_kl(
 
 def skew_reverse_kl(
   student_logits: jax.Array,
-  teacher_logits: jax.Array,
+  teacher_logits: Teacher,
   *,
   alpha: ArrayLike = 0.1,
   temperature: ArrayLike = 1.0,
@@ -267,7 +271,7 @@ def skew_reverse_kl(
 
   Args:
     student_logits: [..., V].
-    teacher_logits: [..., V].
+    teacher_logits: [..., V], or a TopK.
     alpha: the weight in [0, 1] of the first argument in the second; a scalar or
       [...], may be traced.
     temperature: T, positive; a scalar or [...].

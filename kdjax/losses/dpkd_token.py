@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses import distributions, preference
+from kdjax.losses.sparse import check_whole
 
 
 def dpkd_token(
@@ -33,12 +34,14 @@ def dpkd_token(
     [...] float32; NaN, without gradient, where a logit is NaN.
 
   Raises:
+    TypeError: for a TopK, which may lack the student's best token.
     ValueError: if the vocabularies differ or beta is not positive.
 
   References:
     Li et al., 2024, https://arxiv.org/abs/2406.19774; its code,
     https://github.com/microsoft/LMOps/tree/main/dpkd.
   """
+  check_whole('dpkd_token', teacher_logits)
   pair = distributions.compare(student_logits, teacher_logits)
   log_p, log_q = jnp.broadcast_arrays(pair.log_p, pair.log_q)
   best = log_p.argmax(-1, keepdims=True), log_q.argmax(-1, keepdims=True)

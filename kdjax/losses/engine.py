@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses import distributions
+from kdjax.losses.sparse import check_whole
 
 
 def engine(
@@ -46,6 +47,7 @@ def engine(
     its choice) and the teacher none, which adds no gradient.
 
   Raises:
+    TypeError: for a TopK: the least energy may be any other token's.
     ValueError: if the vocabularies differ or T is not positive.
 
   References:
@@ -54,6 +56,7 @@ def engine(
     https://arxiv.org/abs/2307.15190, section 4 (the soft form on the student's
     greedy responses, its baseline).
   """
+  check_whole('engine', teacher_logits)
   pair = distributions.compare(student_logits, teacher_logits, temperature)
   chosen = pair.q
   if straight_through:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses import distributions
+from kdjax.losses.sparse import Teacher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ GENERATORS = {
 
 def f_divergence(
   student_logits: jax.Array,
-  teacher_logits: jax.Array,
+  teacher_logits: Teacher,
   f: str | Generator | Callable[[jax.Array], jax.Array],
   *,
   temperature: jax.typing.ArrayLike = 1.0,
@@ -73,7 +74,7 @@ def f_divergence(
 
   Args:
     student_logits: [..., V].
-    teacher_logits: [..., V].
+    teacher_logits: [..., V], or a TopK.
     f: a name in GENERATORS, a Generator, or a convex function with f(1) = 0,
       whose two limits are then read off its values at 1e-30, 1e15 and 1e30.
     temperature: T, positive; a scalar or [...].

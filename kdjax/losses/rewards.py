@@ -12,6 +12,8 @@ LIMIT: every result is finite, but where a NaN stands on the mask.
 import jax
 import jax.numpy as jnp
 
+from kdjax.losses.sparse import check_whole
+
 ArrayLike = jax.typing.ArrayLike
 
 # Far beyond any logit or log-probability, and 1e6 squares of it still add up in
@@ -61,12 +63,14 @@ def induced_reward(
     [B, T] float32.
 
   Raises:
+    TypeError: for a TopK in place of logits.
     ValueError: if the shapes don't match or `value` is another.
 
   References:
     Hao et al., 2022, https://arxiv.org/abs/2210.08708, section 3.2; Li et al.,
     2024 (LLMR), https://arxiv.org/abs/2409.12500, section 3.
   """
+  check_whole('induced_reward', teacher_logits)
   tokens = jnp.asarray(tokens)
   check_shape('teacher_logits without V', teacher_logits[..., 0], tokens)
   chosen, values = action_values(
@@ -101,8 +105,10 @@ def action_values(
     Two arrays [...] float32.
 
   Raises:
+    TypeError: for a TopK in place of logits.
     ValueError: if `value` is another.
   """
+  check_whole('action_values', teacher_logits)
   if value not in ('max', 'expectation'):
     raise ValueError(f"value must be 'max' or 'expectation', got {value!r}.")
   below, level = _levels(teacher_logits, centered)
@@ -160,9 +166,13 @@ def teacher_baseline(
   Returns:
     [...] float32.
 
+  Raises:
+    TypeError: for a TopK in place of logits.
+
   References:
     The `--baseline` of https://github.com/MANGA-UOFA/LMReward.
   """
+  check_whole('teacher_baseline', teacher_logits)
   below, level = _levels(teacher_logits, centered)
   return level + _mean_below(below)
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses import distributions
+from kdjax.losses.sparse import check_whole
 
 # Beyond this a prefix is impossible under one of the two; 1e8 such tokens still
 # add up to a finite number.
@@ -51,6 +52,7 @@ def step_mixture(
     neither model can say leaves the weights after it as they are.
 
   Raises:
+    TypeError: for a TopK, which may lack labels.
     ValueError: if the vocabularies differ, or the shapes of labels or mask are
       not that of the logits without V.
 
@@ -91,8 +93,10 @@ def label_log_ratio(
     [...] float32.
 
   Raises:
+    TypeError: for a TopK, which may lack the label.
     ValueError: if the vocabularies differ.
   """
+  check_whole('label_log_ratio', teacher_logits)
   pair = distributions.compare(student_logits, teacher_logits)
   labels = jnp.asarray(labels)
   known = (labels >= 0) & (labels < pair.p.shape[-1]) & ~pair.invalid

@@ -39,6 +39,14 @@ def problem(seed=0, shape=(B, T), teacher=True, **head):
   return found
 
 
+def known_problem(k):
+  """Returns a problem whose teacher is a TopK, and its hidden states, head."""
+  found = problem()
+  teacher = [found.pop(name) for name in TEACHER]
+  top = losses.top_k(teacher[1].logits(teacher[0]), k)
+  return {**found, 'teacher_hidden': top}, teacher
+
+
 def distance(student, teacher):
   """A loss that compiles fast."""
   return ((student - teacher) ** 2).sum(-1)
