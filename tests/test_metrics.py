@@ -161,26 +161,39 @@ def test_the_bar_shows_on_terminals_only(terminal, monkeypatch, capsys):
   assert ('5/10' in capsys.readouterr().err) == terminal
 
 
-def test_what_training_took_goes_on_where_it_was_resumed(tmp_path):
+def test_what_training_took_goes_on_where_it_was_resumed():
   now = iter([0.0, 1.0, 5.0, 7.0, 100.0, 103.0])
   clock = lambda: next(now)
-  spent = metrics.Spent({}, clock)
+  spent = metrics.Spent(clock)
   assert set(spent.report().values()) == {0.0}
   spent.step(10, 20)
   spent.restart()  # what lies between isn't training
   spent.step(1, 2)
-  writer = metrics.Writer(tmp_path)
-  writer.write(1, {'total/seconds': 99.0})
-  writer.write(2, {**spent.report(), 'loss': 1.0})
-  writer.write(3, {'loss': 0.5})
-  writer.close()
-  latest = metrics.latest(tmp_path)
-  assert (latest['step'], latest['loss']) == (3, 0.5)
-  resumed = metrics.Spent(latest, clock)
+  saved = spent.report()
+  resumed = metrics.Spent(clock)
+  resumed.set_state(saved)
   resumed.step(0, 8)
   assert resumed.report() == {
     'total/seconds': 1.0 + 2.0 + 3.0,
     'total/sampled_tokens': 11.0,
     'total/learned_tokens': 30.0,
   }
-  assert metrics.latest(tmp_path / 'nowhere') == {}
+
+
+def test_totals_go_on_bitwise_where_they_were_resumed():
+  rng = np.random.default_rng(0)
+  steps = [{'loss': (rng.normal(), 3), 'empty': (0.0, 0)} for _ in range(7)]
+  whole = metrics.Totals()
+  for each in steps:
+    whole.add(each)
+  first = metrics.Totals()
+  for each in steps[:4]:
+    first.add(each)
+  resumed = metrics.Totals()
+  resumed.set_state(json.loads(json.dumps(first.get_state())))
+  for each in steps[4:]:
+    resumed.add(each)
+  found, expected = resumed.take(), whole.take()
+  assert found['loss'] == expected['loss']
+  assert math.isnan(found['empty']) and math.isnan(expected['empty'])
+  assert resumed.take() == {}

@@ -1,0 +1,95 @@
+"""Files that are whole or not there, whatever ends the process."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+# What a disk fails by: no room, or no way to write to it. Whoever mends that
+# can go on; nothing about the run is wrong.
+DISK = {
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EFBIG,
+  errno.EROFS,
+  errno.EACCES,
+  errno.EIO,
+}
+
+
+def write(path: str | os.PathLike, content: str | bytes) -> None:
+  """Writes a file in place of the one that is there, if any.
+
+  What is there stays until all of `content` is on the disk: neither a kill nor
+  a power cut leaves half of it.
+
+  Raises:
+    OSError: the disk is full, or can't be written; names the file.
+  """
+  path = pathlib.Path(path)
+  if isinstance(content, str):
+    content = content.encode('utf-8')
+  # The process's own, should another one write the same file.
+  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+  with naming(path):
+    try:
+      with partial.open('wb') as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+      partial.replace(path)
+    except BaseException:
+      partial.unlink(missing_ok=True)
+      raise
+    sync(path.parent)
+
+
+@contextlib.contextmanager
+def directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """Has the block fill a directory, which then takes the place of `path`.
+
+  Yields:
+    the directory that is to be filled.
+
+  Raises:
+    OSError: the disk is full, or can't be written.
+  """
+  path = pathlib.Path(path)
+  partial, old = (
+    path.with_name(f'{path.name}.{x}') for x in ('partial', 'old')
+  )
+  for leftover in (partial, old):
+    shutil.rmtree(leftover, ignore_errors=True)
+  partial.mkdir(parents=True)
+  try:
+    yield partial
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
+  if path.exists():
+    path.rename(old)
+  partial.rename(path)
+  sync(path.parent)
+  shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(directory: str | os.PathLike) -> None:
+  """Has the disk keep the names in a directory."""
+  descriptor = os.open(directory, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+  """Has errors of the block name a file: those of writing name none."""
+  try:
+    yield
+  except OSError as error:
+    if error.filename is not None or error.errno is None:
+      raise
+    raise OSError(error.errno, error.strerror, str(path)) from error
