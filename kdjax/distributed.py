@@ -141,6 +141,19 @@ def leads() -> bool:
   return jax.process_index() == 0
 
 
+def meet(what: str) -> None:
+  """Waits until all processes are here; `what` says where that is."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)
+
+
+def first(number: int) -> int:
+  """Returns the number of the first process, in all of them."""
+  if jax.process_count() == 1:
+    return number
+  return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
 def largest(number: int) -> jax.Array:
   """Returns the largest of the processes' numbers, [] int32.
 

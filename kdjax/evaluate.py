@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import build, checkpoints, distributed, evaluation, report
+from kdjax import build, checkpoints, claims, distributed, evaluation, report
 from kdjax.checks import ROLES
 from kdjax.config import HARMLESS, Config
 from kdjax.evaluation import analyses, analysis_tables, predictions, rollouts
@@ -35,7 +35,7 @@ def evaluate(config: Config, workdir: str) -> None:
     ValueError: the workdir belongs to another config, or texts don't match the
       examples.
   """
-  checkpoints.check_claim(workdir, dataclasses.asdict(config), HARMLESS)
+  claims.check(workdir, dataclasses.asdict(config), HARMLESS)
   run = build.build(config, wanted=() if config.eval.texts else ROLES)
   folder = pathlib.Path(workdir)
   with jax.set_mesh(run.mesh):
@@ -129,10 +129,9 @@ def _student(run: Run, workdir: str) -> Any:
   if not (pathlib.Path(workdir) / 'checkpoints').exists():
     return run.initial_params()
   with report.open_checkpoints(run, workdir, read_only=True) as saved:
-    step = saved.latest if saved.best is None else saved.best
-    if step is None:
+    if not saved.steps:
       return run.initial_params()
-    logger.info('student: step %d of %s', step, workdir)
     template = checkpoints.abstract(run.initial_state())
-    _, restored = saved.restore(template, step=step)
+    step, restored = saved.restore(template, best=True)
+    logger.info('student: step %d of %s', step, workdir)
   return restored.params['student']

@@ -1,7 +1,14 @@
-"""The command line: python -m kdjax.main --config=FILE[:ARGS] --workdir=DIR."""
+"""The command line: python -m kdjax.main --config=FILE[:ARGS] --workdir=DIR.
+
+Exits with 0 at the end of what was asked for, with 1 where the config, the
+workdir or the data must be mended first, with 74 where the disk is full or
+can't be written, and with 143 or 130 where SIGTERM or Ctrl-C stopped it. After
+the last three the same command goes on from the last checkpoint.
+"""
 
 import logging
 import os
+import signal
 import sys
 
 import absl.logging
@@ -12,6 +19,9 @@ from kdjax import command
 
 def main(unused_argv: list[str]) -> None:
   _quiet()
+  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Where nothing is to be saved, a Ctrl-C ends the process at once.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
   mode, workdir = command.MODE.value, command.WORKDIR.value
   if mode == 'plan':
     # Whatever accelerator is here, it isn't what is planned for.
@@ -22,6 +32,7 @@ def main(unused_argv: list[str]) -> None:
     compilation,
     distributed,
     evaluate,
+    files,
     generate,
     plan,
     train,
@@ -40,6 +51,13 @@ def main(unused_argv: list[str]) -> None:
   except (ValueError, OSError, ImportError, FloatingPointError) as error:
     if command.DEBUG.value:
       raise
+    if getattr(error, 'errno', None) in files.DISK:
+      print(
+        f'kdjax: {error}. What was finished before is whole: make room there, '
+        'or have it be writable, and the same command goes on.',
+        file=sys.stderr,
+      )
+      sys.exit(os.EX_IOERR)
     sys.exit(f'kdjax: {error}')
 
 

@@ -1,12 +1,13 @@
 """What a run shows and leaves: samples, table, plot, and the student."""
 
+import dataclasses
 import functools
 import json
 import logging
 import os
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,11 +17,13 @@ from kdjax import (
   data,
   distributed,
   evaluation,
+  files,
   metrics,
   models,
   page,
   roles,
 )
+from kdjax.config import HARMLESS
 from kdjax.run import Run
 
 logger = logging.getLogger(__name__)
@@ -42,10 +45,21 @@ class Validation:
       return None
     return _evaluate(run, 'teacher', run.teacher_params, self._examples)
 
-  def __call__(self, step: int, params: Any) -> tuple[dict[str, float], str]:
-    """Returns the student's scores by name, and samples side by side."""
+  def __call__(
+    self,
+    step: int,
+    params: Any,
+    check: Callable[[], None] = lambda: None,
+  ) -> tuple[dict[str, float], str]:
+    """Returns the student's scores by name, and samples side by side.
+
+    Args:
+      step: for the log.
+      params: the student's.
+      check: called before every batch.
+    """
     run, c = self._run, self._run.config.eval
-    result = _evaluate(run, 'student', params, self._examples)
+    result = _evaluate(run, 'student', params, self._examples, check)
     scalars = {f'eval/{k}': v for k, v in result.scalars().items()}
     results = {'student': result}
     if self._teacher is not None:
@@ -62,14 +76,29 @@ class Validation:
 
 
 def _evaluate(
-  run: Run, role: str, params: Any, examples: data.Examples
+  run: Run,
+  role: str,
+  params: Any,
+  examples: data.Examples,
+  check: Callable[[], None] = lambda: None,
 ) -> evaluation.Result:
+  def batches():
+    for batch in run.batches(examples, run.config.eval.batch_size):
+      check()
+      yield batch
+
   evaluator = run.evaluator(role)
   return evaluator(
     params,
-    run.batches(examples, run.config.eval.batch_size),
+    batches(),
     teacher_params=None if evaluator.teacher is None else run.teacher_params,
   )
+
+
+def write_counts(workdir: pathlib.Path, counts: Mapping[str, Any]) -> None:
+  """Writes data.json: what every split gave, and what was left out of it."""
+  if distributed.leads():
+    files.write(workdir / 'data.json', json.dumps(counts, indent=2) + '\n')
 
 
 def finish(run: Run, workdir: str, params: Mapping[str, Any]) -> None:
@@ -125,15 +154,16 @@ def publish(
   text = f'{samples}\n\n{title}, bootstrap 95% intervals\n\n{table}\n'
   if distributed.leads():
     print(f'\n{text}', flush=True)
-    path.with_suffix('.md').write_text(text, encoding='utf-8')
     scalars = {name: result.scalars() for name, result in results.items()}
-    path.with_suffix('.json').write_text(json.dumps(scalars, indent=2) + '\n')
+    files.write(path.with_suffix('.md'), text)
     evaluation.write_examples(
       path.with_name('examples.jsonl'),
       results,
       run.vocabulary.pieces,
       browse=run.config.eval.browse,
     )
+    # The last one: it says that all is there.
+    files.write(path.with_suffix('.json'), json.dumps(scalars, indent=2) + '\n')
 
 
 def export(
@@ -152,9 +182,10 @@ def export(
 
   params, auxiliary = jax.tree.map(kept, (params, dict(auxiliary)))
   if writes:
-    models.save_pretrained(directory, run.student, params)
-    roles.save_auxiliary(directory, auxiliary)
-    run.vocabulary.save_pretrained(directory)
+    with files.directory(directory) as fresh:
+      models.save_pretrained(fresh, run.student, params)
+      roles.save_auxiliary(fresh, auxiliary)
+      run.vocabulary.save_pretrained(fresh)
 
 
 def curve(workdir: pathlib.Path, metric: str) -> None:
@@ -208,5 +239,7 @@ def open_checkpoints(
     keep_best=c.keep_best,
     best_metric=f'eval/{c.best_metric or run.metrics[0]}',
     best_mode=c.best_mode,
+    config=dataclasses.asdict(run.config),
+    harmless=HARMLESS,
     **options,
   )

@@ -5,9 +5,7 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,13 +14,16 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from kdjax import (
   build,
   checkpoints,
+  claims,
   distributed,
   metrics,
+  nonfinite,
   profiling,
   report,
   state,
 )
 from kdjax.config import HARMLESS, Config, profiled
+from kdjax.interruption import Interrupted, Interruption
 from kdjax.run import Run
 
 logger = logging.getLogger(__name__)
@@ -38,19 +39,22 @@ def train(config: Config, workdir: str) -> None:
   ends in the same parameters.
 
   Raises:
-    ValueError: the workdir belongs to another config, or parts don't fit.
+    ValueError: the workdir belongs to another config, or to a run that is
+      still going on, or parts don't fit.
+    OSError: the disk is full, or can't be written.
     FloatingPointError: too many consecutive updates were not finite.
     SystemExit: a signal (SIGTERM, SIGINT) asked to stop; the state is saved.
   """
   settings = dataclasses.asdict(config)
-  checkpoints.check_claim(workdir, settings, HARMLESS)
+  claims.check(workdir, settings, HARMLESS)
+  claims.check_free(workdir)
   run = build.build(config)
   with jax.set_mesh(run.mesh):
     trainer = Trainer(run, workdir)
     # Only now, so that a config that can't run leaves the workdir free.
-    checkpoints.claim(workdir, settings, HARMLESS)
-    params = trainer.train()
-    report.finish(run, workdir, params)
+    with claims.claimed(workdir, settings, HARMLESS):
+      params = trainer.train()
+      report.finish(run, workdir, params)
 
 
 class Trainer:
@@ -62,6 +66,7 @@ class Trainer:
     self.program = run.program()
     run.rehearse(self.program, next(run.train_iterator()))
     self.data = run.train_pairs() if c.rollout_ahead else run.train_iterator()
+    self.counts = run.counts()
     self.validation = report.Validation(run) if c.eval.every else None
     self.throughput = metrics.Throughput()
     self.profiler = profiling.Profiler(
@@ -69,8 +74,9 @@ class Trainer:
       self.workdir / 'profile',
       self._drain,
     )
+    self.watch = nonfinite.Watch(c.max_skipped)
     self.pending: Any = None
-    self.totals: Any = None
+    self.totals, self.spent = metrics.Totals(), metrics.Spent()
 
   def train(self) -> Any:
     """Runs to the last step; returns the parameters to export, by name."""
@@ -78,12 +84,11 @@ class Trainer:
       self.checkpoints = report.open_checkpoints(self.run, self.workdir)
       stack.enter_context(self.checkpoints)
       current, start = self._resume()
+      report.write_counts(self.workdir, self.counts)
       self.writer = metrics.Writer(self.workdir, start + 1 if start else 0)
       stack.enter_context(contextlib.closing(self.writer))
-      self.spent = metrics.Spent(metrics.latest(self.workdir))
       with self._compiling(current, start):
-        if not start:
-          self._evaluate(0, current)
+        self._catch_up(start, current)
       current = self._loop(start, current)
       self.checkpoints.wait()
       return self._chosen(current)
@@ -126,11 +131,14 @@ class Trainer:
         save = stop or done == steps or self.checkpoints.due(done)
         if save or self._evaluation_due(done):
           self._drain()
-          found = self._evaluate(done, current)
-          if found is None and not self._logs(done):
-            # Where a resumed run goes on from.
-            self.writer.write(done, self.spent.report())
-          self.checkpoints.save(done, current, self.data, found)
+          found = None
+          if not stop:
+            try:
+              found = self._evaluate(done, current, interruption.check)
+            except Interrupted as interrupted:
+              (stop,) = interrupted.args
+          self.writer.sync()
+          self.checkpoints.save(done, current, self, found)
           self.throughput.restart()
           self.spent.restart()
         if stop:
@@ -155,9 +163,31 @@ class Trainer:
     if self.checkpoints.latest is None:
       return fresh, 0
     del fresh  # frees its arrays before the restored ones come
-    step, restored = self.checkpoints.restore(self.template, self.data)
+    step, restored = self.checkpoints.restore(self.template, self)
     logger.info('resumed at step %d from %s', step, self.workdir)
     return restored, step
+
+  def _catch_up(self, start: int, current: state.State) -> None:
+    """Scores the parameters that a run begins with, or was stopped before."""
+    if start and self.checkpoints.metrics(start):
+      return
+    found = self._evaluate(start, current)
+    if start and found:
+      self.checkpoints.add_metrics(start, found)
+
+  def get_state(self) -> dict[str, Any]:
+    """Returns what the host is at, which checkpoints keep with the state."""
+    return {
+      'data': self.data.get_state(),
+      'totals': self.totals.get_state(),
+      'spent': self.spent.report(),
+    }
+
+  def set_state(self, found: Mapping[str, Any]) -> None:
+    """Goes on from what `get_state` returned."""
+    self.data.set_state(found['data'])
+    self.totals.set_state(found['totals'])
+    self.spent.set_state(found['spent'])
 
   def _step(self, done: int, current: state.State) -> state.State:
     """Dispatches one update, and reads the metrics of the one before."""
@@ -213,21 +243,14 @@ class Trainer:
     tokens = self._tokens(found)
     self.throughput.lap(tokens)
     self.spent.step(tokens['rollout'], tokens['update'])
-    latest = {k: found.pop(k) for k in ('skipped', 'consecutive_skipped')}
-    in_a_row = int(latest['consecutive_skipped'][0])
-    if in_a_row >= self.config.max_skipped:
-      raise FloatingPointError(
-        f'{in_a_row} consecutive updates up to step {done} were not finite '
-        'and were skipped. Lower optimizer.learning_rate, or raise '
-        f'max_skipped={self.config.max_skipped}. The checkpoints are intact.'
-      )
-    self.totals = metrics.accumulate(self.totals, found)
+    latest = self.watch.take(done, found)
+    self.totals.add(found)
     if self._logs(done):
-      means = metrics.summarize({**self.totals, **latest})
+      means = {**self.totals.take(), **metrics.summarize(latest)}
       clocks = {**self.throughput.report(), **self.spent.report()}
       self.writer.write(done, {**means, **clocks})
       logger.info('step %d: loss %.4f', done, means['loss'])
-      self.totals = None
+      self.watch.tell(done, latest, last=done == self.config.steps)
 
   def _logs(self, done: int) -> bool:
     return done % self.config.log_every == 0 or done == self.config.steps
@@ -237,64 +260,28 @@ class Trainer:
     return bool(every) and (done % every == 0 or done == self.config.steps)
 
   def _evaluate(
-    self, done: int, current: state.State
+    self,
+    done: int,
+    current: state.State,
+    check: Callable[[], None] = lambda: None,
   ) -> dict[str, float] | None:
-    """Scores the student where that is due; returns and writes the numbers."""
+    """Scores the student where that is due; returns and writes the numbers.
+
+    Args:
+      done: steps.
+      current: whose student.
+      check: called before every batch; what it raises ends the evaluation.
+    """
     if not self._evaluation_due(done):
       return None
-    scalars, samples = self.validation(done, current.params['student'])
+    scalars, samples = self.validation(done, current.params['student'], check)
     self.writer.write(done, {**scalars, **self.spent.report()})
     self.writer.write_text(done, 'samples', samples)
     return scalars
 
   def _chosen(self, current: state.State) -> dict[str, Any]:
     """The parameters that `checkpoint.export` names: the last or the best."""
-    best = self.checkpoints.best
-    if self.config.checkpoint.export == 'best' and best is not None:
+    if self.config.checkpoint.export == 'best' and self.checkpoints.best:
+      best, current = self.checkpoints.restore(self.template, best=True)
       logger.info('exporting step %d, the best', best)
-      _, current = self.checkpoints.restore(self.template, step=best)
     return current.params
-
-
-class Interruption:
-  """Notes the first SIGTERM or SIGINT, so that the loop saves before it ends.
-
-  A second Ctrl-C ends the process at once. Another SIGTERM changes nothing:
-  clusters send it to a job's steps and then, by these, to its processes.
-
-  Attributes:
-    signal: what came to this process, or None.
-  """
-
-  def __init__(self):
-    self.signal: signal.Signals | None = None
-    self._before: dict[int, Any] = {}
-    self._told: Any = 0
-
-  def __enter__(self):
-    if threading.current_thread() is threading.main_thread():
-      for number in (signal.SIGTERM, signal.SIGINT):
-        self._before[number] = signal.signal(number, self._note)
-    return self
-
-  def reached(self) -> signal.Signals | None:
-    """Returns the signal that all processes stop by after this step, or None.
-
-    Several ones tell each other after a step and stop after the next, when the
-    answer is there without waiting for it.
-    """
-    if jax.process_count() == 1:
-      return self.signal
-    found, self._told = self._told, distributed.largest(self.signal or 0)
-    return signal.Signals(int(found)) if int(found) else None
-
-  def __exit__(self, *unused):
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-    self._before = {}
-
-  def _note(self, number, unused_frame):
-    self.signal = signal.Signals(number)
-    before = self._before.pop(signal.SIGINT, None)
-    if before is not None:
-      signal.signal(signal.SIGINT, before)

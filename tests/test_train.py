@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import build, checks, metrics, report, step, train
+from kdjax import build, checks, claims, metrics, report, step, train
 
 
 def weights(workdir):
@@ -122,28 +122,54 @@ def test_signal_saves_the_step_and_the_same_call_goes_on(
   assert weights(tmp_path) == weights(finished)
 
 
-@pytest.fixture
-def interruptible():
-  """SIGINT as in a shell: a job in the background inherits it ignored."""
-  before = signal.signal(signal.SIGINT, signal.default_int_handler)
-  yield
-  signal.signal(signal.SIGINT, before)
+def test_a_stop_during_evaluation_leaves_it_to_the_next_start(
+  finished, tiny, tmp_path, monkeypatch
+):
+  config, evaluate = checks.validate(tiny()), train.Trainer._evaluate
 
-
-def test_another_sigterm_changes_nothing(interruptible):
-  with train.Interruption() as interruption:
-    for _ in range(3):
+  def interrupted(self, done, *args):
+    if done == 20:
       os.kill(os.getpid(), signal.SIGTERM)
-    assert interruption.signal == signal.SIGTERM
+    return evaluate(self, done, *args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(train.Trainer, '_evaluate', interrupted)
+    with pytest.raises(SystemExit) as stopped:
+      train.train(config, str(tmp_path))
+  assert stopped.value.code == 128 + signal.SIGTERM
+  assert lines(tmp_path)[-1]['step'] == 20
+  assert not any('eval/length' in line for line in lines(tmp_path)[1:])
+  train.train(config, str(tmp_path))
+  # Step 20 is the best one, which its late metrics must say.
+  assert weights(tmp_path) == weights(finished)
+  assert numbers(tmp_path) == numbers(finished)
 
 
-def test_second_interrupt_ends_at_once(interruptible):
-  with train.Interruption() as interruption:
-    assert interruption.signal is None
-    os.kill(os.getpid(), signal.SIGINT)
-    assert interruption.signal == signal.SIGINT
+def test_means_go_on_over_a_stop_between_two_lines(tiny, tmp_path, monkeypatch):
+  config = short(tiny, log_every=4, checkpoint__every=3)
+  trained(config, tmp_path / 'whole')
+  step_once = train.Trainer._step
+
+  def killed(self, done, current):
+    if done == 4:
+      raise KeyboardInterrupt  # step 3 was saved, and no line holds it
+    return step_once(self, done, current)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(train.Trainer, '_step', killed)
     with pytest.raises(KeyboardInterrupt):
-      os.kill(os.getpid(), signal.SIGINT)
+      trained(config, tmp_path / 'cut')
+  trained(config, tmp_path / 'cut')
+  assert numbers(tmp_path / 'cut') == numbers(tmp_path / 'whole')
+  assert [line['step'] for line in lines(tmp_path / 'cut')] == [4, 6]
+
+
+def test_a_second_run_on_a_workdir_is_refused(finished, tiny, contents):
+  with claims.locked(finished):
+    before = contents(finished)
+    with pytest.raises(ValueError, match='another run writes into'):
+      train.train(checks.validate(tiny()), str(finished))
+    assert contents(finished) == before
 
 
 def test_finished_run_is_not_trained_again(finished, tiny, tmp_path, contents):
@@ -168,7 +194,7 @@ def test_another_config_in_the_same_workdir_is_refused(
   assert contents(finished) == before
 
 
-def test_checkpoint_of_another_shape_is_refused(
+def test_checkpoint_of_another_config_is_refused(
   finished, tiny, tmp_path, contents
 ):
   shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
@@ -179,7 +205,7 @@ def test_checkpoint_of_another_shape_is_refused(
   run = build.build(checks.validate(wider))
   with (
     jax.set_mesh(run.mesh),
-    pytest.raises(ValueError, match=r'float32\[16, 32\].*float32\[16, 48\]'),
+    pytest.raises(ValueError, match=r'student\.config\.d_ff: 32 → 48'),
   ):
     train.Trainer(run, str(tmp_path)).train()
   assert contents(tmp_path) == before

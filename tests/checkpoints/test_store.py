@@ -1,6 +1,7 @@
-"""Checkpoints come back bit for bit, and survive a kill."""
+"""Checkpoints come back bit for bit, and survive kills and damage."""
 
 import dataclasses
+import errno
 import os
 import pathlib
 import shutil
@@ -14,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
+import kdjax
 from kdjax import checkpoints, optimizers, partitioning
 from kdjax import state as state_lib
 
@@ -148,7 +151,7 @@ def test_unfinished_and_half_deleted_steps_are_ignored(tmp_path):
   with checkpoints.Checkpoints(tmp_path) as manager:
     assert manager.latest == 2
     step, restored = manager.restore(checkpoints.abstract(_state()))
-    with pytest.raises(ValueError, match='delete that directory'):
+    with pytest.raises(ValueError, match='step 1: state/.* is missing'):
       manager.restore(checkpoints.abstract(_state()), step=1)
     manager.save(3, _state(seed=5), _iterator())
     manager.wait()
@@ -172,7 +175,7 @@ for step in range(1, 1000):
 
 
 def test_a_killed_process_leaves_a_whole_step(tmp_path):
-  root = pathlib.Path(checkpoints.__file__).parents[1]
+  root = pathlib.Path(checkpoints.__file__).parents[2]
   process = subprocess.Popen(
     [sys.executable, '-c', _KILLED, str(tmp_path)],
     cwd=root,
@@ -217,44 +220,6 @@ def test_bad_arguments_are_named(tmp_path):
     checkpoints.Checkpoints(tmp_path, every=0)
 
 
-def test_claim(tmp_path):
-  config = {'seed': 1, 'optimizer': {'name': 'adamw'}, 'log': {'every': 5}}
-  checkpoints.claim(tmp_path / 'run', config)
-  checkpoints.claim(tmp_path / 'run', config)
-  written = (tmp_path / 'run' / 'config.json').read_text()
-  other = {'optimizer': {'name': 'sgd'}, 'log': {'every': 6}, 'steps': (1, 2)}
-  with pytest.raises(ValueError) as error:
-    checkpoints.claim(tmp_path / 'run', other, ['log.*'])
-  message = str(error.value)
-  for line in (
-    'optimizer.name: "adamw" → "sgd"',
-    'seed: 1 → (absent)',
-    'steps: (absent) → [1, 2]',
-    '--workdir',
-  ):
-    assert line in message
-  assert 'log.every' not in message
-  assert (tmp_path / 'run' / 'config.json').read_text() == written
-  checkpoints.claim(
-    tmp_path / 'run', {**config, 'log': {'every': 6}}, ['log.*']
-  )
-  assert '6' in (tmp_path / 'run' / 'config.json').read_text()
-
-
-def test_claim_refuses_a_bucket():
-  with pytest.raises(ValueError, match='gs://a/b: give a directory'):
-    checkpoints.claim('gs://a/b', {'seed': 1})
-
-
-def test_claim_refuses_checkpoints_of_unknown_origin(tmp_path):
-  (tmp_path / 'checkpoints' / '100').mkdir(parents=True)
-  with pytest.raises(ValueError, match='no config.json'):
-    checkpoints.claim(tmp_path, {'seed': 1})
-  (tmp_path / 'config.json').write_text('{"seed":')
-  with pytest.raises(ValueError, match='not JSON'):
-    checkpoints.claim(tmp_path, {'seed': 1})
-
-
 def test_restored_arrays_are_sharded_as_asked(tmp_path):
   """The typed key, too, so that jit takes the state as it took the first."""
   mesh = partitioning.make_mesh()
@@ -268,3 +233,135 @@ def test_restored_arrays_are_sharded_as_asked(tmp_path):
     assert found.sharding.is_equivalent_to(asked.sharding, asked.ndim)
 
   jax.tree.map(same, state, restored)
+
+
+def _saved(directory, steps, **options):
+  """Saves steps whose state is their number."""
+  with checkpoints.Checkpoints(directory, keep_last=9, **options) as manager:
+    for step in steps:
+      manager.save(step, {'x': jnp.full(100, step)}, _iterator())
+
+
+def _latest(directory, **options):
+  shapes = checkpoints.abstract({'x': jnp.zeros(100, jnp.int32)})
+  with checkpoints.Checkpoints(directory, **options) as manager:
+    step, state = manager.restore(shapes)
+  np.testing.assert_array_equal(state['x'], np.full(100, step))
+  return step
+
+
+def _array(checkpoint):
+  """The largest of the files that hold a checkpoint's arrays."""
+  files = [x for x in (checkpoint / 'state').rglob('*') if x.is_file()]
+  return max(files, key=lambda path: path.stat().st_size)
+
+
+def test_damaged_steps_make_room_for_the_newest_whole_one(tmp_path, caplog):
+  _saved(tmp_path, [1, 2, 3, 4])
+  directory = tmp_path / 'checkpoints'
+  path = _array(directory / '3')
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+  shutil.rmtree(directory / '4' / 'data')
+  before = (directory / '3' / 'seal.json').read_bytes()
+  assert _latest(tmp_path) == 2
+  assert 'step 4 is damaged (data/position.json is missing)' in caplog.text
+  assert 'step 3 is damaged (the content of state/' in caplog.text
+  assert caplog.text.count('going on from step 2') == 2
+  # Nothing is lost, and the run can save these steps again.
+  assert (tmp_path / 'damaged' / '3' / 'seal.json').read_bytes() == before
+  _saved(tmp_path, [3])
+  assert _latest(tmp_path) == 3
+  (directory / '3' / 'seal.json').unlink()
+  assert _latest(tmp_path) == 2
+  assert (tmp_path / 'damaged' / '3-2').is_dir()
+
+
+def test_who_only_reads_moves_nothing(tmp_path, caplog, contents):
+  _saved(tmp_path, [1, 2])
+  _array(tmp_path / 'checkpoints' / '2').write_bytes(b'')
+  before = contents(tmp_path)
+  assert _latest(tmp_path, read_only=True) == 1
+  assert 'step 2 is damaged' in caplog.text and 'from step 1' in caplog.text
+  assert contents(tmp_path) == before
+
+
+def test_a_damaged_best_step_gives_way_to_the_next(tmp_path, caplog):
+  shapes = checkpoints.abstract({'x': jnp.zeros(3)})
+  with checkpoints.Checkpoints(tmp_path, keep_best=2) as manager:
+    for step, score in {1: 0.7, 2: 0.9, 3: 0.1, 4: 0.2, 5: 0.3}.items():
+      state = {'x': jnp.full(3, float(step))}
+      manager.save(step, state, _iterator(), {'eval/rouge2': score})
+    manager.wait()
+    assert manager.steps == [1, 2, 3, 4, 5]
+    assert manager.restore(shapes, best=True)[0] == 2
+    _array(tmp_path / 'checkpoints' / '2').write_bytes(b'')
+    assert manager.restore(shapes, best=True)[0] == 1
+  assert 'step 2 is damaged' in caplog.text
+
+
+def test_where_nothing_is_whole_nothing_is_trained_over(tmp_path, contents):
+  _saved(tmp_path, [1, 2])
+  for step in (1, 2):
+    _array(tmp_path / 'checkpoints' / str(step)).write_bytes(b'')
+  before = contents(tmp_path)
+  with pytest.raises(ValueError, match='step 2: .*; step 1: .* Put back'):
+    checkpoints.Checkpoints(tmp_path)
+  assert contents(tmp_path) == before
+
+
+def test_a_first_step_that_was_cut_short_is_saved_again(tmp_path, caplog):
+  (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    assert manager.latest is None
+  assert 'saving it was cut short' in caplog.text
+  assert 'going on from the start' in caplog.text
+
+
+def test_another_config_says_so_and_another_version_is_told(
+  tmp_path, monkeypatch, caplog
+):
+  _saved(tmp_path, [1], config={'seed': 0, 'log': 1})
+  assert _latest(tmp_path, config={'seed': 0, 'log': 2}, harmless=['log']) == 1
+  assert not caplog.text
+  with pytest.raises(ValueError, match='another config.*\n  seed: 0 → 1'):
+    _latest(tmp_path, config={'seed': 1, 'log': 1})
+  monkeypatch.setattr(kdjax, '__version__', '9.9')
+  assert _latest(tmp_path) == 1
+  assert 'with kdjax 0' in caplog.text and 'this is 9.9' in caplog.text
+
+
+def test_metrics_may_come_later(tmp_path):
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    manager.save(1, _state(), _iterator())
+    manager.add_metrics(1, {'eval/rouge2': 0.5})
+    assert manager.best == 1
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    assert manager.metrics(1) == {'eval/rouge2': 0.5}
+    manager.restore(checkpoints.abstract(_state()))
+
+
+def test_a_save_that_fails_names_the_folder_and_leaves_the_last(
+  tmp_path, monkeypatch
+):
+  _saved(tmp_path, [1])
+  monkeypatch.setattr(
+    ocp,
+    'save_checkpointables_async',
+    lambda *args: _Failing(RuntimeError('UNKNOWN: No space left on device')),
+  )
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    manager.save(2, _state(), _iterator())
+    with pytest.raises(OSError, match='No space left.*checkpoints') as error:
+      manager.wait()
+    assert error.value.errno == errno.ENOSPC
+    assert manager.steps == [1]
+
+
+class _Failing:
+  def __init__(self, error):
+    self._error = error
+
+  def result(self):
+    raise self._error
