@@ -1,6 +1,12 @@
 """Where models are: shipped with kdjax, in a directory, or on the hub."""
 
+import logging
 import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+logger = logging.getLogger(__name__)
 
 EMBEDDED = pathlib.Path(__file__).parent / 'models' / 'assets'
 _PREFIX = 'kdjax:'
@@ -8,6 +14,10 @@ _WAY_OUT = (
   'Give the directory of a downloaded model, or use a config that needs no '
   'hub, such as configs/gkd_xsum.py:embedded.'
 )
+
+# Seconds between tries. A blip is over by then; an outage of an hour is not, so
+# nobody waits longer than this for the message that names it.
+WAITS = (2.0, 8.0)
 
 
 def answers() -> bool:
@@ -26,12 +36,85 @@ def answers() -> bool:
   return True
 
 
-def locate(path_or_id: str, weights: bool = True) -> pathlib.Path:
+def fetch(name: str, get: Callable[[bool], Any], patient: bool = True) -> Any:
+  """Returns get(offline), tried again after `WAITS` while the hub is down.
+
+  Args:
+    name: what is fetched, for the log.
+    get: fetches it; told True, from the hub's local cache alone.
+    patient: False to try once.
+
+  Raises:
+    Exception: what `get` raised at last, or at once where another try would
+      end alike: no such repository, no permission, offline mode.
+  """
+  for wait in WAITS if patient else ():
+    offline = not answers()
+    try:
+      return get(offline)
+    except Exception as error:
+      if not _temporary(error, offline):
+        raise
+      logger.warning(
+        'no %s from the Hugging Face hub (%s); trying again in %g s',
+        name,
+        'it does not answer' if offline else reason(error),
+        wait,
+      )
+    time.sleep(wait)
+  return get(offline=not answers())
+
+
+def reason(error: BaseException) -> str:
+  """Returns what went wrong at the hub, in a line."""
+  cause = next(_classified(error), error)
+  first = (str(cause).strip().splitlines() or [''])[0]
+  return f'{type(cause).__name__}: {first}' if first else type(cause).__name__
+
+
+def _temporary(error: BaseException, offline: bool) -> bool:
+  """Whether a later try may end otherwise."""
+  import huggingface_hub
+
+  if offline:
+    return not huggingface_hub.constants.HF_HUB_OFFLINE
+  cause = next(_classified(error), None)
+  status = _status(cause)
+  if status is None:
+    return cause is not None
+  return status in (408, 429) or status >= 500
+
+
+def _classified(error: BaseException | None) -> Iterator[BaseException]:
+  """Yields those of an error and its causes that tell what the hub did."""
+  seen = set()
+  while error is not None and id(error) not in seen:
+    seen.add(id(error))
+    # By name: the client's library for HTTP has changed, and may again.
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if _status(error) is not None or kinds & _CONNECTION:
+      yield error
+    error = error.__cause__ or error.__context__
+
+
+_CONNECTION = {'ConnectionError', 'Timeout', 'TimeoutError', 'TransportError'}
+
+
+def _status(error: BaseException | None) -> int | None:
+  """Returns the status of the answer that an error is about."""
+  response = getattr(error, 'response', None)
+  return getattr(response, 'status_code', None)
+
+
+def locate(
+  path_or_id: str, weights: bool = True, patient: bool = True
+) -> pathlib.Path:
   """Returns a model's directory, downloading a hub id's files if need be.
 
   Args:
     path_or_id: a directory, a hub id, or `kdjax:NAME` for a shipped model.
     weights: False to download no more than the config and the tokenizer.
+    patient: see `fetch`.
 
   Raises:
     FileNotFoundError: if there is no such model, or the hub can't be reached.
@@ -44,7 +127,7 @@ def locate(path_or_id: str, weights: bool = True) -> pathlib.Path:
     return path
   if path_or_id.startswith(('/', '.', '~')) or path_or_id.count('/') > 1:
     raise FileNotFoundError(f'no model directory at {path_or_id}. {_WAY_OUT}')
-  return _download(path_or_id, weights)
+  return _download(path_or_id, weights, patient)
 
 
 def _embedded(name: str) -> pathlib.Path:
@@ -57,7 +140,7 @@ def _embedded(name: str) -> pathlib.Path:
   return folder
 
 
-def _download(name: str, weights: bool) -> pathlib.Path:
+def _download(name: str, weights: bool, patient: bool) -> pathlib.Path:
   try:
     import huggingface_hub
   except ImportError:
@@ -65,23 +148,66 @@ def _download(name: str, weights: bool) -> pathlib.Path:
       f'{name!r} is not a directory, and fetching it from the hub needs '
       f"huggingface_hub: pip install 'kdjax[train]'. {_WAY_OUT}"
     ) from None
-  offline = not answers()
 
-  def fetch(*patterns: str) -> pathlib.Path:
-    return pathlib.Path(
-      huggingface_hub.snapshot_download(
-        name, allow_patterns=list(patterns), local_files_only=offline
+  def get(offline: bool) -> pathlib.Path:
+    def some(*patterns: str) -> pathlib.Path:
+      return pathlib.Path(
+        huggingface_hub.snapshot_download(
+          name, allow_patterns=list(patterns), local_files_only=offline
+        )
       )
-    )
+
+    folder = some('*.json', '*.model', '*.txt')
+    if weights and not any(some('model*.safetensors').glob('*.safetensors')):
+      some('pytorch_model*.bin')
+    return folder
 
   try:
-    folder = fetch('*.json', '*.model', '*.txt')
-    if weights and not any(fetch('model*.safetensors').glob('*.safetensors')):
-      fetch('pytorch_model*.bin')
+    return fetch(name, get, patient)
   except Exception as error:  # The hub's client raises many kinds.
-    reason = 'no network' if offline else type(error).__name__
+    why = reason(error) if answers() else 'no network'
     raise FileNotFoundError(
-      f'cannot fetch {name!r} from the Hugging Face hub ({reason}), and there '
+      f'cannot fetch {name!r} from the Hugging Face hub ({why}), and there '
       f'is no directory of that name. {_WAY_OUT}'
     ) from None
-  return folder
+
+
+def member(directory: pathlib.Path, name: str) -> pathlib.Path:
+  """Returns the path of a file in a model's directory, there or not.
+
+  A downloaded directory may name files, and hold links, that lead out of it;
+  nothing is read there. The hub's own cache does link: from `snapshots/ID/` to
+  the `blobs/` beside `snapshots`, which is as good as inside.
+
+  Raises:
+    ValueError: it leads out, or isn't a file.
+  """
+  path = directory / name
+  if pathlib.PureWindowsPath(name).name != name or '\0' in name:
+    raise ValueError(f'{directory}: {name!r} is not the name of a file in it')
+  home = directory.resolve()
+  homes = [home]
+  if home.parent.name == 'snapshots':
+    homes.append(home.parent.parent / 'blobs')
+  try:
+    real = path.resolve()
+  except (OSError, RuntimeError) as error:  # A link to itself.
+    raise ValueError(f'{path} is a link that leads nowhere: {error}') from None
+  if not any(real.is_relative_to(each) for each in homes):
+    raise ValueError(
+      f'{path} is a link to {real}, outside of the directory, and kdjax '
+      "follows none but those of the hub's cache: put the file in its place"
+    )
+  if path.exists() and not path.is_file():
+    raise ValueError(f'{path} is not a file')
+  return path
+
+
+def check_members(directory: pathlib.Path) -> None:
+  """Raises ValueError where a file of a directory leads out of it.
+
+  For directories that libraries read, who follow all links.
+  """
+  for path in directory.iterdir():
+    if not path.is_dir() or path.is_symlink():
+      member(directory, path.name)

@@ -14,7 +14,7 @@ import safetensors.numpy
 from kdjax import hub, models, optimizers
 from kdjax.config import Config, Model
 from kdjax.data import vocabularies
-from kdjax.models import api, kernels, lora
+from kdjax.models import api, directories, kernels, lora
 
 # Where a run leaves the parameters that terms have of their own.
 AUXILIARY = 'auxiliary.safetensors'
@@ -32,7 +32,10 @@ def load(
     params = jax.device_get(params)
   else:
     _check_tokenizer(role, c.path, vocabulary)
-    model, params = models.from_pretrained(source, **options)
+    try:
+      model, params = models.from_pretrained(source, **options)
+    except ValueError as error:
+      raise ValueError(f'the {role}: {error}') from None
   if c.layers:
     model, params = models.copy_layers((model, params), dict(c.layers))
   _check_sizes(f'{role} {c.path or "config"}', model, config, vocabulary)
@@ -119,21 +122,29 @@ def load_reward_head(config: Config) -> dict[str, Any]:
 
   Raises:
     FileNotFoundError: its directory has none.
+    ValueError: it is corrupt, or no head of finite numbers.
   """
-  path = hub.locate(config.reward.path) / AUXILIARY
+  path = hub.member(hub.locate(config.reward.path), AUXILIARY)
   if not path.is_file():
     raise FileNotFoundError(
       f'{path.parent} is no reward model: it lacks {AUXILIARY}, which the '
       "recipes 'reward_regression' and 'preference_reward' leave in student/"
     )
-  tensors = safetensors.numpy.load_file(path)
+  tensors = directories.read_safetensors(path)
   ends = (name.partition('/') for name in tensors)
   heads = sorted(term for term, _, end in ends if end == 'kernel')
   head = heads[0] if len(heads) == 1 else 'reward'
   missing = {f'{head}/kernel', f'{head}/bias'} - set(tensors)
   if missing:
     raise ValueError(f'{path} has {sorted(tensors)}, but no {sorted(missing)}')
-  return {k: tensors[f'{head}/{k}'] for k in ('kernel', 'bias')}
+  found = {k: tensors[f'{head}/{k}'] for k in ('kernel', 'bias')}
+  for (name, axes), tensor in zip((('kernel', 1), ('bias', 0)), found.values()):
+    wrong = directories.unsound(tensor)
+    if tensor.ndim != axes:
+      wrong = f'the shape {tensor.shape}, expected {axes} axes'
+    if wrong:
+      raise ValueError(f'{path}: {head}/{name} has {wrong}')
+  return found
 
 
 def save_auxiliary(directory: pathlib.Path, params: Mapping[str, Any]) -> None:
@@ -183,7 +194,7 @@ def _check_tokenizer(
   if not any((folder / name).exists() for name in files):
     return
   # The SentencePiece model says the same without transformers' slow import.
-  plain = folder / 'spiece.model'
+  plain = hub.member(folder, 'spiece.model')
   own = vocabularies.load(str(plain if plain.exists() else folder))
   if own.fingerprint != vocabulary.fingerprint:
     raise ValueError(

@@ -91,8 +91,10 @@ def copy_layers(
     for name, value in params.items()
   }
   # Copies: a training step that is given its parameters away must not take
-  # the teacher's with them.
-  return student, jax.tree.map(np.array, params)
+  # the teacher's with them. (Where shapes alone are asked for, there are none.)
+  return student, jax.tree.map(
+    lambda x: x if isinstance(x, jax.core.Tracer) else np.array(x), params
+  )
 
 
 def _fields(model: api.LanguageModel) -> dict[str, str]:
@@ -160,6 +162,11 @@ def _shorten(
   )
 
 
+def _stack(*arrays: Any) -> Any:
+  traced = isinstance(arrays[0], jax.core.Tracer)
+  return (jnp if traced else np).stack(arrays)
+
+
 def _pick(stack: api.Params, chosen: Sequence[int], scan: bool) -> api.Params:
   """Returns the chosen blocks of a stack's, stacked where `scan` is True."""
   if 'layers' in stack:
@@ -169,5 +176,5 @@ def _pick(stack: api.Params, chosen: Sequence[int], scan: bool) -> api.Params:
   else:
     blocks = [stack[f'layers_{i}'] for i in chosen]
   if scan:
-    return {'layers': jax.tree.map(lambda *x: np.stack(x), *blocks)}
+    return {'layers': jax.tree.map(_stack, *blocks)}
   return {f'layers_{i}': block for i, block in enumerate(blocks)}

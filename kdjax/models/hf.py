@@ -1,22 +1,19 @@
-"""Hugging Face directories, read and written: config.json and safetensors.
+"""Hugging Face's tensors and our parameters: each made from the other.
 
 A family's `TABLE` pairs our parameter paths with Hugging Face's tensor names
-and is read in both directions. Nothing here unpickles: `.bin` files go through
-torch's `weights_only` loader.
+and is read in both directions.
 """
 
 import collections
 import dataclasses
-import json
-import pathlib
 import re
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
+
+from kdjax.models import directories
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +55,8 @@ class Entry:
     tensor = tensor.T if self.transpose else tensor
     if len(self.parts) == 1:
       return tensor
+    if not tensor.ndim or tensor.shape[-1] % sum(self.parts):
+      return tensor  # its shape will be found to be wrong
     unit = tensor.shape[-1] // sum(self.parts)
     bounds = np.cumsum([0, *self.parts]) * unit
     return tensor[..., bounds[self.part] : bounds[self.part + 1]]
@@ -79,83 +78,6 @@ def start_id(config: Mapping[str, Any]) -> int:
     if first is not None and 0 <= first < config['vocab_size']:
       return int(first)
   return 0
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Reads a JSON object; an error names the file."""
-  try:
-    return json.loads(path.read_text(encoding='utf-8'))
-  except FileNotFoundError:
-    raise FileNotFoundError(
-      f'{path} is missing; a model directory holds config.json and '
-      'model.safetensors'
-    ) from None
-  except ValueError as error:
-    raise ValueError(f'{path} is not valid JSON: {error}') from None
-
-
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-  try:
-    return safetensors.numpy.load_file(path)
-  except (safetensors.SafetensorError, OSError, KeyError) as error:
-    raise ValueError(
-      f'{path} ({path.stat().st_size} bytes) is not a readable safetensors '
-      f'file: {error}. Fetch or write it again.'
-    ) from None
-
-
-def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
-  try:
-    import torch  # noqa: PLC0415
-  except ImportError:
-    raise ImportError(
-      f'{path} is a torch file, and torch is not installed. Install torch '
-      '(kdjax then reads it with weights_only=True), or save the model as '
-      'safetensors.'
-    ) from None
-  try:
-    tensors = torch.load(path, map_location='cpu', weights_only=True)
-  except Exception as error:  # torch raises many kinds
-    raise ValueError(
-      f'{path} ({path.stat().st_size} bytes) is corrupt or holds more than '
-      f'tensors, and kdjax unpickles nothing else ({type(error).__name__}). '
-      'Fetch it again, or have its owner save the model as safetensors.'
-    ) from None
-  return {name: tensor.float().numpy() for name, tensor in tensors.items()}
-
-
-def read_tensors(directory: pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads every tensor of a model directory, sharded or not.
-
-  Safetensors are preferred; `.bin` files are read where torch is installed,
-  with its `weights_only` loader.
-
-  Raises:
-    FileNotFoundError: if there are no weights, or a shard is missing.
-    ValueError: if a file is corrupt.
-    ImportError: for `.bin` files without torch.
-  """
-  for stem, read in (
-    ('model.safetensors', _read_safetensors),
-    ('pytorch_model.bin', _read_torch),
-  ):
-    index = directory / f'{stem}.index.json'
-    if index.exists():
-      files = sorted(set(read_json(index)['weight_map'].values()))
-    elif (directory / stem).exists():
-      files = [stem]
-    else:
-      continue
-    missing = [f for f in files if not (directory / f).exists()]
-    if missing:
-      raise FileNotFoundError(f'{directory} lacks the shards {missing}')
-    tensors = {}
-    for file in files:
-      tensors.update(read(directory / file))
-    return tensors
-  raise FileNotFoundError(
-    f'{directory} holds neither model.safetensors nor pytorch_model.bin'
-  )
 
 
 def _names(
@@ -187,10 +109,15 @@ def from_tensors(
     tensors: by Hugging Face name.
 
   Raises:
-    ValueError: naming every missing, unused and misshapen tensor at once.
+    ValueError: naming every missing, unused and misshapen tensor at once, and
+      every one that isn't of finite floating-point numbers.
   """
-  tensors = {k.removeprefix(family.PREFIX): v for k, v in tensors.items()}
   params, problems, used = {}, [], set()
+  names = {k.removeprefix(family.PREFIX): k for k in tensors}
+  if len(names) < len(tensors):
+    twice = sorted(set(tensors) - set(names.values()))
+    problems += [f'also with {family.PREFIX!r} before it: {x}' for x in twice]
+  tensors = {name: tensors[theirs] for name, theirs in names.items()}
   for path, (entry, name) in _names(family, shapes).items():
     name = name.removeprefix(family.PREFIX)
     used.add(name)
@@ -203,6 +130,10 @@ def from_tensors(
         f'shape: {name} gives {param.shape}, {path} needs {tuple(shapes[path])}'
       )
     params[path] = param
+  # What nothing reads may hold anything, such as a mask's minus infinity.
+  for name in sorted(used & set(tensors)):
+    if wrong := directories.unsound(tensors[name]):
+      problems.append(f'values: {names[name]} has {wrong}')
   unused = sorted(
     name
     for name in set(tensors) - used

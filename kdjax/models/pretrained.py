@@ -14,7 +14,17 @@ import safetensors.numpy
 from flax import traverse_util
 
 from kdjax import hub
-from kdjax.models import api, families, hf, kernels, known, layers, storage
+from kdjax.models import (
+  api,
+  config_checks,
+  directories,
+  families,
+  hf,
+  kernels,
+  known,
+  layers,
+  storage,
+)
 
 
 def from_config(
@@ -93,14 +103,17 @@ def from_pretrained(
       'family, see CONTRIBUTING.md.'
     )
   directory = hub.locate(str(path_or_id))
-  config = hf.read_json(directory / 'config.json')
-  config = {**config, **_generation_settings(directory)}
-  options.setdefault('num_tokens', _tokenizer_size(directory))
-  model = _build(config, dtype=dtype, **options)
-  tensors = hf.read_tensors(directory)
+  config = directories.read_config(directory)
+  options.setdefault('num_tokens', directories.tokenizer_size(directory))
+  model = _of_directory(directory, config, dtype=dtype, **options)
+  tensors = directories.read_tensors(directory)
+  _check_depth(directory, model, len(tensors))
   model = _fit_head(model, config, tensors)
   shapes = {k: v.shape for k, v in _flat(_abstract(model)).items()}
-  found = hf.from_tensors(families.get(config), shapes, tensors)
+  try:
+    found = hf.from_tensors(families.get(config), shapes, tensors)
+  except ValueError as error:
+    raise ValueError(f'{directory}: {error}') from None
   # One by one, each freed when it is stored: no second copy of the file, and
   # none at all of what is stored as it was.
   del tensors
@@ -116,7 +129,7 @@ def count_parameters(path_or_id: str | pathlib.Path) -> int:
     ValueError: if its family isn't implemented.
   """
   directory = hub.locate(str(path_or_id), weights=False)
-  model = _build(hf.read_json(directory / 'config.json'))
+  model = _of_directory(directory, directories.read_config(directory))
   return kernels.size(_abstract(model))[0]
 
 
@@ -143,22 +156,23 @@ def abstract(
     config = _config_of(str(config))
   options.setdefault('num_tokens', config.get('num_tokens'))
   model = _build(config, **options)
-  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  # The key is traced, too: no device is needed.
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
   narrow = functools.partial(storage.store_all, weights=weights)
   return model, jax.eval_shape(narrow, shapes)
 
 
 def _config_of(path_or_id: str) -> Mapping[str, Any]:
   """Returns a model's config with its tokenizer's size, `num_tokens`."""
+  own = known.config(path_or_id)
   try:
-    directory = hub.locate(path_or_id, weights=False)
+    directory = hub.locate(path_or_id, weights=False, patient=own is None)
   except (FileNotFoundError, ImportError):
-    if config := known.config(path_or_id):
-      return config
+    if own:
+      return own
     raise
-  config = hf.read_json(directory / 'config.json')
-  config = {**config, **_generation_settings(directory)}
-  return {**config, 'num_tokens': _tokenizer_size(directory)}
+  config = directories.read_config(directory)
+  return {**config, 'num_tokens': directories.tokenizer_size(directory)}
 
 
 def save_pretrained(
@@ -217,15 +231,22 @@ def _build(
   """Returns the model that a Hugging Face config describes."""
   family = families.get(hf_config)
   settings = {**family.DEFAULTS, **hf_config}
-  eos = settings.get('eos_token_id')
-  eos = () if eos is None else tuple(np.atleast_1d(eos).tolist())
+  kind = hf_config['model_type']
+  config_checks.check_sizes(settings)
+  eos = config_checks.ids(settings, 'eos_token_id')
   pad = settings.get('pad_token_id')
+  if pad == -1:  # early conversions write that for none
+    pad = None
+  pad = next(
+    iter(config_checks.ids({'pad_token_id': pad}, 'pad_token_id')), None
+  )
   try:
     config = family.config(settings)
   except KeyError as error:
-    raise ValueError(
-      f'the {hf_config["model_type"]} config lacks {error}; is it whole?'
-    ) from None
+    raise ValueError(f'the {kind} config lacks {error}; is it whole?') from None
+  except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+    raise ValueError(f'the {kind} config makes no model: {error}') from None
+  config_checks.check(config)
   config = dataclasses.replace(
     config,
     dtype=jnp.dtype(dtype),
@@ -243,6 +264,30 @@ def _build(
     pad_id=pad if pad is not None else (eos[0] if eos else 0),
     hf_config=json.dumps(dict(hf_config), sort_keys=True, default=str),
   )
+
+
+def _of_directory(
+  directory: pathlib.Path, config: Mapping[str, Any], **options: Any
+) -> api.LanguageModel:
+  """`_build`, with errors that name the file."""
+  try:
+    return _build(config, **options)
+  except ValueError as error:
+    raise ValueError(f'{directory / "config.json"}: {error}') from None
+
+
+def _check_depth(
+  directory: pathlib.Path, model: api.LanguageModel, tensors: int
+) -> None:
+  """Raises where files hold less than a tensor a layer: shapes take time."""
+  c = model.config
+  depths = ('layers', 'encoder_layers', 'decoder_layers')
+  depth = sum(getattr(c, name, 0) for name in depths)
+  if tensors < depth:
+    raise ValueError(
+      f'{directory}: config.json has {depth} layers, but the files hold '
+      f'{tensors} tensors'
+    )
 
 
 def _fit_head(
@@ -267,31 +312,6 @@ def _fit_head(
     )
   fitted = dataclasses.replace(model.config, tied_head=tied)
   return dataclasses.replace(model, config=fitted)
-
-
-def _generation_settings(directory: pathlib.Path) -> dict[str, Any]:
-  """The ids that generation_config.json states; it outranks config.json."""
-  path = directory / 'generation_config.json'
-  settings = hf.read_json(path) if path.exists() else {}
-  wanted = (
-    'bos_token_id',
-    'eos_token_id',
-    'pad_token_id',
-    'decoder_start_token_id',
-  )
-  return {k: settings[k] for k in wanted if settings.get(k) is not None}
-
-
-def _tokenizer_size(directory: pathlib.Path) -> int | None:
-  """One more than the largest id in tokenizer.json, None without that file."""
-  path = directory / 'tokenizer.json'
-  if not path.exists():
-    return None
-  tokenizer = hf.read_json(path)
-  vocab = tokenizer.get('model', {}).get('vocab', {})
-  ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))
-  added = [token['id'] for token in tokenizer.get('added_tokens', [])]
-  return max([-1, *ids, *added]) + 1 or None
 
 
 def _init(model: api.LanguageModel, key: jax.Array) -> api.Params:

@@ -229,3 +229,55 @@ def test_imports_stay_light():
     [sys.executable, '-c', code], capture_output=True, text=True, check=True
   )
   assert out.stdout.strip() == '[]'
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('weights', ['float32', 'bfloat16', 'int8'])
+def test_weights_are_finite(value, weights, directory):
+  name = 'model.layers.1.mlp.up_proj.weight'
+
+  def change(tensors):
+    tensors[name][2, 3] = value
+
+  edit_tensors(directory, change)
+  with pytest.raises(ValueError, match=f'{directory}.*') as error:
+    models.from_pretrained(directory, weights=weights)
+  counts = '1 NaN and 0' if np.isnan(value) else '0 NaN and 1'
+  assert f'values: {name} has {counts} infinite of 80 values' in str(
+    error.value
+  )
+
+
+def test_what_no_parameter_reads_may_hold_anything(directory):
+  """Such as the minus infinity of a mask."""
+
+  def change(tensors):
+    name = 'model.layers.0.self_attn.rotary_emb.inv_freq'
+    tensors[name] = np.full(2, -np.inf, np.float32)
+
+  edit_tensors(directory, change)
+  models.from_pretrained(directory)
+
+
+def test_whole_numbers_are_no_weights(directory):
+  def change(tensors):
+    tensors['model.norm.weight'] = np.ones(8, np.int32)
+
+  edit_tensors(directory, change)
+  with pytest.raises(ValueError, match='norm.weight has int32 values'):
+    models.from_pretrained(directory)
+
+
+def test_one_tensor_under_two_names(directory):
+  def change(tensors):
+    tensors['norm.weight'] = np.ones(8, np.float32)
+
+  edit_tensors(directory, change)
+  with pytest.raises(ValueError, match="also with 'model.' before it"):
+    models.from_pretrained(directory)
+
+
+def test_more_layers_than_tensors(directory):
+  edit_json(directory / 'config.json', num_hidden_layers=1000)
+  with pytest.raises(ValueError, match='1000 layers, but the files hold 21'):
+    models.from_pretrained(directory)

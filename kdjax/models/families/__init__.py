@@ -42,7 +42,7 @@ def get(hf: Mapping[str, Any]) -> ModuleType:
     ValueError: if `model_type` names no family of kdjax.
   """
   name = hf.get('model_type')
-  if name not in FAMILIES:
+  if not isinstance(name, str) or name not in FAMILIES:
     remote = ' (kdjax runs no code from checkpoints)' * ('auto_map' in hf)
     raise ValueError(
       f'model_type {name!r} is not a family that kdjax implements{remote}; '
