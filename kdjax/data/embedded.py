@@ -38,14 +38,12 @@ def _source(
   if part == 'all':
     return source
 
-  def labelled(row: Mapping[str, Any]) -> bool:
+  def rework(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     digest = hashlib.sha256(row[key].encode()).digest()
-    return int.from_bytes(digest[:8], 'big') < fraction * 2**64
-
-  def rework(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    labelled = int.from_bytes(digest[:8], 'big') < fraction * 2**64
     if part == 'labelled':
-      return [row for row in rows if labelled(row)]
-    return [{**row, label: None} for row in rows if not labelled(row)]
+      return [row] if labelled else []
+    return [] if labelled else [{**row, label: None}]
 
   return sources.Reworked(source, rework)
 
@@ -92,6 +90,7 @@ def debsum_text() -> Task:
     source=sources.embedded('debsum'),
     format=lambda row, index: [plain(row['id'], row['document'])],
     metrics=('distinct1', 'distinct2'),
+    prompted=False,
     max_prompt_tokens=4,
     max_response_tokens=128,
   )

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kdjax.data import sources
+from kdjax.data import faults, sources
+from kdjax.data.faults import BadExample
 from kdjax.data.tasks import Example, Task, register
 
 
@@ -19,6 +20,10 @@ def file(
 ) -> Task:
   """A local jsonl, csv or parquet file.
 
+  A number in `target`, `rejected` or `id` stands for its digits; elsewhere, and
+  in place of text in general, numbers make an example bad, as do nulls, empty
+  texts and NUL characters. For texts without prompts see `text`.
+
   Args:
     path: the file; with '{split}' in it, one file a split.
     input: the column that holds the prompts.
@@ -31,14 +36,12 @@ def file(
   """
 
   def examples(row: Mapping[str, Any], index: int) -> Iterable[Example]:
-    _check_columns(path, row, index, (input, target, id, rejected))
-    gold = () if target is None else row[target]
-    gold = (gold,) if isinstance(gold, (str, int, float)) else gold
-    gold = tuple(str(text) for text in gold)
-    name = str(row[id] if id else index)
+    prompt = f'{prefix}{faults.text(row, input)}'
+    gold = _texts(row, target) if target else ()
+    name = faults.text(row, id, numbers=True) if id else str(index)
     first = gold[0] if gold else None
-    worse = str(row[rejected]) if rejected else None
-    yield Example(name, f'{prefix}{row[input]}', first, gold, worse)
+    worse = faults.text(row, rejected, numbers=True) if rejected else None
+    yield Example(name, prompt, first, gold, worse)
 
   return Task(
     name='file',
@@ -61,14 +64,14 @@ def text(path: str, column: str = 'text') -> Task:
   """
 
   def examples(row: Mapping[str, Any], index: int) -> Iterable[Example]:
-    _check_columns(path, row, index, (column,))
-    yield plain(str(index), str(row[column]))
+    yield plain(str(index), faults.text(row, column))
 
   return Task(
     name='text',
     source=sources.Files(path),
     format=examples,
     metrics=('distinct1', 'distinct2'),
+    prompted=False,
     # Special ids alone, of which no family writes as many.
     max_prompt_tokens=4,
     max_response_tokens=256,
@@ -80,15 +83,14 @@ def plain(name: str, content: str) -> Example:
   return Example(name, '', content, (content,))
 
 
-def _check_columns(
-  path: str,
-  row: Mapping[str, Any],
-  index: int,
-  columns: tuple[str | None, ...],
-) -> None:
-  missing = [c for c in columns if c and row.get(c) is None]
-  if missing:
-    raise ValueError(
-      f'row {index} of {path} has nothing in the column {missing[0]!r}; '
-      f'its columns are {", ".join(map(str, row))}'
+def _texts(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
+  """Returns the text in a column, or the texts of a list in it."""
+  value = row.get(column)
+  if not isinstance(value, list | tuple):
+    return (faults.text(row, column, numbers=True),)
+  if not value:
+    raise BadExample(
+      f'an empty list in the column {column!r}', 'label all, or name no target'
     )
+  where = f'the column {column!r}'
+  return tuple(faults.as_text(x, where, numbers=True) for x in value)

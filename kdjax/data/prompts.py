@@ -1,18 +1,16 @@
 """Prompts as the papers have them."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 _INTRODUCTION = 'Below is an instruction that describes a task'
 _REQUEST = 'Write a response that appropriately completes the request.'
 ALPACA_TAIL = '\n\n### Response:\n'
 
 
-def alpaca(row: Mapping[str, Any]) -> str:
+def alpaca(instruction: str, context: str) -> str:
   """The Alpaca prompt, which MiniLLM (Gu et al., 2024) uses for Dolly.
 
-  >>> print(alpaca({'instruction': 'Say hi.', 'context': ''}))
+  >>> print(alpaca('Say hi.', ''))
   Below is an instruction that describes a task. Write a response that \
 appropriately completes the request.
   <BLANKLINE>
@@ -22,13 +20,13 @@ appropriately completes the request.
   ### Response:
   <BLANKLINE>
   """
-  instruction = f'### Instruction:\n{row["instruction"]}'
-  if not row['context']:
+  instruction = f'### Instruction:\n{instruction}'
+  if not context:
     head = f'{_INTRODUCTION}. {_REQUEST}\n\n{instruction}'
   else:
     head = (
       f'{_INTRODUCTION}, paired with an input that provides further context. '
-      f'{_REQUEST}\n\n{instruction}\n\n### Input:\n{row["context"]}'
+      f'{_REQUEST}\n\n{instruction}\n\n### Input:\n{context}'
     )
   return head + ALPACA_TAIL
 

@@ -4,22 +4,16 @@ A source says which splits it has, gives a split as rows (dicts) and identifies
 the content, so that what is made of it can be cached.
 """
 
-import csv
 import dataclasses
-import gzip
 import hashlib
-import io
-import json
-import lzma
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from kdjax import hub
-from kdjax.data import vocabularies
-
-TABLES = ('.jsonl', '.csv', '.parquet')
-_OPENERS = {'.gz': gzip.open, '.xz': lzma.open}
+from kdjax.data import reading, vocabularies
+from kdjax.data.faults import BadExample, read_by
+from kdjax.data.reading import Row
 
 
 class Source(Protocol):
@@ -27,8 +21,11 @@ class Source(Protocol):
 
   splits: tuple[str, ...]
 
-  def rows(self, split: str) -> Sequence[dict[str, Any]]:
-    """Returns the rows of a split."""
+  def name(self, split: str) -> str:
+    """Returns what people know the split by: a file, a hub id."""
+
+  def rows(self, split: str) -> Sequence[Row]:
+    """Returns the rows of a split; one that cannot be read has a `fault`."""
 
   def identity(self, split: str) -> str:
     """Returns what changes whenever the content of the split does."""
@@ -53,8 +50,11 @@ class Files:
       raise FileNotFoundError(f'no data file {path}' + _neighbours(path))
     return path
 
-  def rows(self, split: str) -> Sequence[dict[str, Any]]:
-    return read_rows(self.file(split))
+  def name(self, split: str) -> str:
+    return str(self.file(split))
+
+  def rows(self, split: str) -> Sequence[Row]:
+    return reading.read(self.file(split))
 
   def identity(self, split: str) -> str:
     return hashlib.sha256(self.file(split).read_bytes()).hexdigest()
@@ -73,7 +73,7 @@ def folder(directory: str, splits: tuple[str, ...]) -> Files:
     FileNotFoundError: the folder holds no such file.
   """
   root = pathlib.Path(directory).expanduser()
-  for suffix in (f + c for f in TABLES for c in ('', '.gz', '.xz')):
+  for suffix in (f + c for f in reading.TABLES for c in ('', '.gz', '.xz')):
     if any((root / f'{split}{suffix}').is_file() for split in splits):
       return Files(str(root / ('{split}' + suffix)), splits)
   raise FileNotFoundError(
@@ -107,75 +107,33 @@ class Hub:
   config: str | None = None
   revision: str | None = None
 
-  def rows(self, split: str) -> Sequence[dict[str, Any]]:
+  def name(self, split: str) -> str:
+    return f'{self.repository} ({split})'
+
+  def rows(self, split: str) -> Sequence[Row]:
     import datasets
 
-    if not hub.answers():
-      datasets.config.HF_HUB_OFFLINE = True
-    try:
+    asked = datasets.config.HF_HUB_OFFLINE
+
+    def load(offline: bool) -> Any:
+      datasets.config.HF_HUB_OFFLINE = asked or offline
       return datasets.load_dataset(
         self.repository, self.config, split=split, revision=self.revision
       )
+
+    try:
+      found = hub.fetch(self.repository, load)
     except (OSError, ValueError) as error:
       raise FileNotFoundError(
         f'cannot load {self.repository!r} from the Hugging Face hub '
-        f'({type(error).__name__}: {_first_line(error)}). Use the '
+        f'({hub.reason(error)}). Use the '
         '`:embedded` form of the config, which needs no network, or name a '
         "folder that holds the splits as parquet with task args' `data_dir`"
       ) from error
+    return reading.Table(found.with_format('arrow')[:])
 
   def identity(self, split: str) -> str:
     return f'{self.repository} {self.config} {self.revision} {split}'
-
-
-def _first_line(error: Exception) -> str:
-  return str(error).strip().split('\n')[0]
-
-
-def read_rows(path: pathlib.Path) -> Sequence[dict[str, Any]]:
-  """Reads jsonl, csv, txt (each may be .gz or .xz) or parquet, by its ending.
-
-  Of a .txt file, every line that isn't blank is a row {'text': line}.
-
-  Raises:
-    ValueError: another ending, or a line that does not parse.
-  """
-  compression = path.suffix if path.suffix in _OPENERS else ''
-  kind = pathlib.Path(path.name.removesuffix(compression)).suffix
-  if kind == '.parquet' and not compression:
-    import datasets
-    import pyarrow.parquet
-
-    return datasets.Dataset(pyarrow.parquet.read_table(path))
-  if kind not in ('.jsonl', '.csv', '.txt'):
-    raise ValueError(
-      f'{path}: expected a file that ends in .parquet, .jsonl, .csv or .txt '
-      '(the last three also with .gz or .xz)'
-    )
-  with _OPENERS.get(compression, open)(path, 'rb') as file:
-    text = file.read().decode('utf-8-sig')
-  if kind == '.csv':
-    return list(csv.DictReader(io.StringIO(text, newline='')))
-  if kind == '.txt':
-    lines = (line.removesuffix('\r') for line in text.split('\n'))
-    return [{'text': line} for line in lines if line.strip()]
-  return _parse_lines(path, text)
-
-
-def _parse_lines(path: pathlib.Path, text: str) -> list[dict[str, Any]]:
-  rows = []
-  # Not `splitlines`: JSON strings may hold U+2028 as it is.
-  for number, line in enumerate(text.split('\n'), 1):
-    if not line.strip():
-      continue
-    try:
-      row = json.loads(line)
-    except json.JSONDecodeError as error:
-      raise ValueError(f'{path}, line {number}: not JSON ({error})') from error
-    if not isinstance(row, dict):
-      raise ValueError(f'{path}, line {number}: expected an object, {{...}}')
-    rows.append(row)
-  return rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +141,8 @@ class Divided:
   """Held-out splits cut from a source that has 'train' alone.
 
   Rows are ordered by a hash of their key, so that a split doesn't change with
-  the order of the source, and rows with one key fall together.
+  the order of the source, and rows with one key fall together. Rows without a
+  key are the last of 'train'.
 
   Attributes:
     source: the source.
@@ -193,23 +152,30 @@ class Divided:
   """
 
   source: Source
-  key: Callable[[dict[str, Any]], str]
+  key: Callable[[Row], str]
   sizes: tuple[tuple[str, int], ...]
 
   @property
   def splits(self) -> tuple[str, ...]:
     return ('train', *(name for name, _ in self.sizes))
 
-  def rows(self, split: str) -> Sequence[dict[str, Any]]:
-    rows = sorted(
-      self.source.rows('train'),
-      key=lambda r: hashlib.sha256(self.key(r).encode()).hexdigest(),
-    )
+  def name(self, split: str) -> str:
+    return f'{self.source.name("train")}, of which {split}'
+
+  def rows(self, split: str) -> Sequence[Row]:
+    keyed, faulty = [], []
+    for row in self.source.rows('train'):
+      try:
+        digest = hashlib.sha256(read_by(self.key, row).encode()).hexdigest()
+        keyed.append((digest, row))
+      except BadExample as fault:
+        faulty.append(Row(place=row.place, fault=fault))
+    rows = [row for _, row in sorted(keyed, key=lambda pair: pair[0])]
     for name, size in self.sizes:
       if name == split:
         return rows[:size]
       rows = rows[size:]
-    return rows
+    return rows + faulty
 
   def identity(self, split: str) -> str:
     return f'{self.source.identity("train")} {split} {self.sizes}'
@@ -221,20 +187,32 @@ class Reworked:
 
   Attributes:
     source: the source.
-    rework: all rows of 'train' to those that take their place. It belongs to
-      the task: its code and arguments identify it.
+    rework: a row of 'train' to those that take its place. It belongs to the
+      task: its code and arguments identify it.
   """
 
   source: Source
-  rework: Callable[[Iterable[dict[str, Any]]], Sequence[dict[str, Any]]]
+  rework: Callable[[Row], Iterable[dict[str, Any]]]
 
   @property
   def splits(self) -> tuple[str, ...]:
     return self.source.splits
 
-  def rows(self, split: str) -> Sequence[dict[str, Any]]:
+  def name(self, split: str) -> str:
+    return self.source.name(split)
+
+  def rows(self, split: str) -> Sequence[Row]:
     rows = self.source.rows(split)
-    return self.rework(rows) if split == 'train' else rows
+    if split != 'train':
+      return rows
+    reworked = []
+    for row in rows:
+      try:
+        made = read_by(lambda row: [*self.rework(row)], row)
+        reworked += [Row(each, row.place) for each in made]
+      except BadExample as fault:
+        reworked.append(Row(place=row.place, fault=fault))
+    return reworked
 
   def identity(self, split: str) -> str:
     return self.source.identity(split)

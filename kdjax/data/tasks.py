@@ -11,7 +11,9 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from kdjax import values
 from kdjax.data import prompts, sources
+from kdjax.data.faults import as_text, text
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -50,6 +52,7 @@ class Task:
     max_response_tokens: the usual limit on responses.
     tail: end of every prompt, which survives truncation.
     chat_format: like `format`, for prompts that go through a chat template.
+    prompted: whether an empty prompt is a fault; not where texts are all.
     args: what `get` was given.
   """
 
@@ -61,6 +64,7 @@ class Task:
   max_response_tokens: int
   tail: str = ''
   chat_format: Format | None = None
+  prompted: bool = True
   args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def check_split(self, split: str) -> None:
@@ -90,17 +94,12 @@ def get(name: str, **args) -> Task:
   """Returns the task `name` with the given arguments.
 
   Raises:
-    ValueError: there is no such task, or it takes no such argument.
+    ValueError: there is no such task, or its arguments are wrong; says all.
   """
   if name not in _BUILDERS:
     raise ValueError(f'no task {name!r}; there are {", ".join(names())}')
-  signature = inspect.signature(_BUILDERS[name])
-  try:
-    signature.bind(**args)
-  except TypeError as error:
-    raise ValueError(
-      f'task {name!r}: {error}. It takes {signature}'.replace(' -> ', ' to ')
-    ) from error
+  if found := values.problems(_BUILDERS[name], args):
+    raise ValueError(f'task {name!r}: {"; ".join(found)}')
   return dataclasses.replace(_BUILDERS[name](**args), args=dict(args))
 
 
@@ -139,7 +138,7 @@ def xsum(prefix: str = 'summarize: ', data_dir: str | None = None) -> Task:
     name='xsum',
     source=source,
     format=_one(
-      lambda r: f'{prefix}{r["document"]}', lambda r: r['summary'], 'id'
+      lambda r: prefix + text(r, 'document'), lambda r: text(r, 'summary'), 'id'
     ),
     metrics=('rouge1', 'rouge2', 'rougeL'),
     max_prompt_tokens=1024,
@@ -156,7 +155,9 @@ def cnn_dailymail(
     name='cnn_dailymail',
     source=_hub('abisee/cnn_dailymail', data_dir, config='3.0.0'),
     format=_one(
-      lambda r: f'{prefix}{r["article"]}', lambda r: r['highlights'], 'id'
+      lambda r: prefix + text(r, 'article'),
+      lambda r: text(r, 'highlights'),
+      'id',
     ),
     metrics=('rouge1', 'rouge2', 'rougeL'),
     max_prompt_tokens=1024,
@@ -172,8 +173,8 @@ def _translation(
     name=name,
     source=source,
     format=_one(
-      lambda r: prefix + r['translation'][here],
-      lambda r: r['translation'][there],
+      lambda r: prefix + text(r['translation'], here),
+      lambda r: text(r['translation'], there),
       None,
     ),
     metrics=('bleu', 'chrf'),
@@ -216,13 +217,14 @@ def gsm8k(shots: int = 4, data_dir: str | None = None) -> Task:
   respond = prompts.gsm8k_reasoning if shots else prompts.gsm8k_solution
 
   def plain(row: Mapping[str, Any], index: int) -> Iterable[Example]:
-    inputs = f'{opening}Q: {row["question"]}\nA:'
-    target = f' {respond(row["answer"])}'
-    yield Example(str(index), inputs, target, (row['answer'],))
+    inputs = f'{opening}Q: {text(row, "question")}\nA:'
+    answer = text(row, 'answer')
+    yield Example(str(index), inputs, f' {respond(answer)}', (answer,))
 
   def chat(row: Mapping[str, Any], index: int) -> Iterable[Example]:
-    target = prompts.gsm8k_solution(row['answer'])
-    yield Example(str(index), row['question'], target, (row['answer'],))
+    answer = text(row, 'answer')
+    target = prompts.gsm8k_solution(answer)
+    yield Example(str(index), text(row, 'question'), target, (answer,))
 
   return Task(
     name='gsm8k',
@@ -243,6 +245,12 @@ def dolly(data_dir: str | None = None) -> Task:
   The hub holds one split; as in MiniLLM (Gu et al., 2024), 500 examples are for
   testing and 1,000 for validation, here chosen by a hash of the instruction.
   """
+
+  def asked(row: Mapping[str, Any]) -> tuple[str, str]:
+    # Most have no context, which copies of the data write as null, too.
+    context = row['context'] is not None and text(row, 'context', empty=True)
+    return text(row, 'instruction'), context or ''
+
   source = sources.Divided(
     _hub('databricks/databricks-dolly-15k', data_dir, ('train',)),
     key=lambda r: f'{r["instruction"]}\n{r["context"]}',
@@ -251,10 +259,12 @@ def dolly(data_dir: str | None = None) -> Task:
   return Task(
     name='dolly',
     source=source,
-    format=_one(prompts.alpaca, lambda r: r['response'], None),
+    format=_one(
+      lambda r: prompts.alpaca(*asked(r)), lambda r: text(r, 'response'), None
+    ),
     chat_format=_one(
-      lambda r: f'{r["instruction"]}\n\n{r["context"]}'.strip(),
-      lambda r: r['response'],
+      lambda r: '\n\n'.join(asked(r)).strip(),
+      lambda r: text(r, 'response'),
       None,
     ),
     tail=prompts.ALPACA_TAIL,
@@ -280,7 +290,8 @@ def dailydialog(
     raise ValueError(f'dailydialog: context={context}, expected at least 1')
 
   def examples(row: Mapping[str, Any], index: int) -> Iterable[Example]:
-    said = [utterance.strip() for utterance in row['dialog']]
+    said = [as_text(each, 'dialog', empty=True) for each in row['dialog']]
+    said = [utterance.strip() for utterance in said]
     for turn in range(1, len(said)):
       inputs = prefix + '\n'.join(said[max(0, turn - context) : turn])
       yield Example(f'{index}/{turn}', inputs, said[turn], (said[turn],))
@@ -314,11 +325,10 @@ def dart(prefix: str = '', data_dir: str | None = None) -> Task:
     texts = tuple(row['annotations']['text'])
     yield Example(str(index), inputs(row), texts[0], texts)
 
-  def one_text_each(rows: Iterable[Mapping]) -> list[dict[str, Any]]:
+  def one_text_each(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
-      {**row, 'annotations': {'text': [text]}}
-      for row in rows
-      for text in row['annotations']['text']
+      {**row, 'annotations': {'text': [each]}}
+      for each in row['annotations']['text']
     ]
 
   source = _hub('Yale-LILY/dart', data_dir, revision='refs/convert/parquet')
@@ -341,8 +351,8 @@ def hh_rlhf(data_dir: str | None = None) -> Task:
   tail = '\n\nAssistant:'
 
   def examples(row: Mapping[str, Any], index: int) -> Iterable[Example]:
-    asked, _, chosen = row['chosen'].rpartition(tail)
-    other, _, rejected = row['rejected'].rpartition(tail)
+    asked, _, chosen = text(row, 'chosen').rpartition(tail)
+    other, _, rejected = text(row, 'rejected').rpartition(tail)
     if asked == other:
       references = (chosen.strip(),)
       yield Example(str(index), asked + tail, chosen, references, rejected)

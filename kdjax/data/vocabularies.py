@@ -5,17 +5,19 @@ alone; TensorFlow is imported only to tokenise a seqio Task.
 """
 
 import abc
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from kdjax import hub
+from kdjax.data import in_tensorflow
 
 ASSETS = pathlib.Path(__file__).parent / 'assets'
 EMBEDDED = ('debsum', 'g2p')
@@ -195,7 +197,13 @@ class HuggingFace(Vocabulary):
     )
     plain, whole = self.encode('a'), tokenizer.encode('a')
     size = len(plain)
-    start = next(i for i in range(len(whole)) if whole[i : i + size] == plain)
+    starts = (i for i in range(len(whole)) if whole[i : i + size] == plain)
+    start = next(starts, None)
+    if start is None:
+      raise ValueError(
+        f'the tokenizer {spec!r} gives {plain} for a text, but {whole} with '
+        'special ids around it: the one should be in the other'
+      )
     self.prompt_prefix = tuple(whole[:start])
     self.prompt_suffix = tuple(whole[start + size :])
 
@@ -222,12 +230,20 @@ class HuggingFace(Vocabulary):
     if not self.tokenizer.chat_template:
       return super().chat(content)
     messages = [{'role': 'user', 'content': content}]
-    return self.tokenizer.apply_chat_template(
-      messages, tokenize=False, add_generation_prompt=True
-    )
+    try:
+      # In jinja's sandbox, which runs no code and reaches no file.
+      return self.tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True
+      )
+    except Exception as error:  # Whatever a template does.
+      raise ValueError(
+        f'the chat template of the tokenizer {self.spec!r} fails '
+        f'({type(error).__name__}: {error}): set chat_template=False, or mend '
+        'it'
+      ) from error
 
   def seqio(self) -> Any:
-    return _seqio_vocabulary(self)
+    return in_tensorflow.vocabulary(self)
 
   def save_pretrained(self, directory: str | os.PathLike) -> None:
     self.tokenizer.save_pretrained(directory)
@@ -250,28 +266,54 @@ def load(spec: str) -> Vocabulary:
     return SentencePiece(ASSETS / spec / 'spiece.model', spec)
   path = pathlib.Path(spec).expanduser()
   if path.is_file():
-    return SentencePiece(path, spec)
+    with _naming(spec):
+      return SentencePiece(path, spec)
   if path.is_dir():
-    return HuggingFace(_auto_tokenizer(str(path)), spec)
+    hub.check_members(path)
+    with _naming(spec):
+      return HuggingFace(_auto_tokenizer(str(path)), spec)
   if path.suffix == '.model' or spec.startswith(('/', '.', '~')):
     raise FileNotFoundError(f'no tokenizer at {spec}: no such file or folder')
-  return HuggingFace(_auto_tokenizer(spec), spec)
+  with _naming(spec):
+    return HuggingFace(_auto_tokenizer(spec), spec)
+
+
+@contextlib.contextmanager
+def _naming(spec: str) -> Iterator[None]:
+  """Makes one error of whatever a tokenizer's files do to the libraries."""
+  try:
+    yield
+  except (OSError, ImportError):
+    raise
+  # What the tokenizers library's Rust panics with is no Exception.
+  except BaseException as error:
+    stops = isinstance(error, KeyboardInterrupt | SystemExit)
+    if stops or (isinstance(error, ValueError) and spec in str(error)):
+      raise
+    raise ValueError(
+      f'the files of the tokenizer {spec!r} are damaged: '
+      f'{type(error).__name__}: {error}'
+    ) from error
 
 
 def _auto_tokenizer(name: str) -> Any:
   """`AutoTokenizer`, with errors that name the way out."""
   import transformers
 
-  try:
+  def get(offline: bool) -> Any:
     # Left out, transformers may ask on the terminal whether to run code.
     return transformers.AutoTokenizer.from_pretrained(
-      name,
-      trust_remote_code=False,
-      local_files_only=not pathlib.Path(name).is_dir() and not hub.answers(),
+      name, trust_remote_code=False, local_files_only=offline
     )
+
+  try:
+    if pathlib.Path(name).is_dir():
+      return get(offline=False)
+    return hub.fetch(f'tokenizer {name}', get)
   except OSError as error:
     raise FileNotFoundError(
-      f'cannot load the tokenizer {name!r}: it is neither embedded '
+      f'cannot load the tokenizer {name!r} ({hub.reason(error)}): it is not '
+      'whole, or it is neither embedded '
       f'({", ".join(EMBEDDED)}) nor a local path, and the Hugging Face hub '
       'does not give it. Name a local path, or use the `:embedded` form of '
       'the config, which needs no network'
@@ -322,50 +364,3 @@ def _add_sentinels(model: Any, count: int) -> None:
       score=0.0,
       type=model.SentencePiece.USER_DEFINED,
     )
-
-
-def import_tensorflow() -> Any:
-  """Imports TensorFlow, quietly and off the accelerators, which are jax's."""
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  import tensorflow as tf
-
-  tf.config.set_visible_devices([], 'GPU')
-  return tf
-
-
-def _seqio_vocabulary(vocabulary: HuggingFace) -> Any:
-  """A `seqio.Vocabulary` that asks a Hugging Face tokenizer."""
-  tf = import_tensorflow()
-  import seqio
-
-  class TokenizerVocabulary(seqio.Vocabulary):
-    """Tokenises in Python, inside a `tf.numpy_function`."""
-
-    eos_id = vocabulary.eos_id
-    pad_id = vocabulary.pad_id
-    unk_id = vocabulary.tokenizer.unk_token_id
-    _base_vocab_size = vocabulary.size
-
-    def _encode(self, s: str) -> Sequence[int]:
-      return vocabulary.encode(s)
-
-    def _decode(self, ids: Sequence[int]) -> str:
-      return vocabulary.decode(ids)
-
-    def _encode_tf(self, s: Any) -> Any:
-      texts = tf.reshape(s, [-1])
-      values, lengths = tf.numpy_function(
-        vocabulary.encode_bytes, [texts], [tf.int32, tf.int64]
-      )
-      values, lengths = (tf.ensure_shape(x, [None]) for x in (values, lengths))
-      if s.shape.rank == 0:
-        return values
-      return tf.RaggedTensor.from_row_lengths(values, lengths)
-
-    def _decode_tf(self, ids: Any) -> Any:
-      return tf.numpy_function(
-        lambda i: vocabulary.decode(i).encode('utf-8'), [ids], tf.string
-      )
-
-  return TokenizerVocabulary()

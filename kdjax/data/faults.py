@@ -1,0 +1,153 @@
+"""What makes an example bad, and what is told of the bad ones."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# Of each reason, so many places are told.
+_SHOWN = 5
+
+
+class BadExample(ValueError):
+  """A row that gives no example.
+
+  Attributes:
+    reason: the kind of fault, the same words for all that share it.
+    detail: what is known of this one besides.
+  """
+
+  def __init__(self, reason: str, detail: str = ''):
+    super().__init__(f'{reason}; {detail}' if detail else reason)
+    self.reason = reason
+    self.detail = detail
+
+
+@dataclasses.dataclass
+class LeftOut:
+  """What a split holds and gives no examples.
+
+  Attributes:
+    counts: how many, by reason.
+    places: where the first few stand, by reason.
+  """
+
+  counts: dict[str, int] = dataclasses.field(default_factory=dict)
+  places: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+  def __len__(self) -> int:
+    return sum(self.counts.values())
+
+  def add(self, reason: str, place: str) -> None:
+    """Counts one."""
+    self.counts[reason] = self.counts.get(reason, 0) + 1
+    places = self.places.setdefault(reason, [])
+    if len(places) < _SHOWN:
+      places.append(place)
+
+  def __str__(self) -> str:
+    """One line for people, the most frequent first.
+
+    >>> left_out = LeftOut()
+    >>> left_out.add('bad UTF-8', 'line 2')
+    >>> left_out.add('bad UTF-8', 'line 7')
+    >>> print(left_out)
+    2 bad UTF-8 (line 2, line 7)
+    """
+    parts = []
+    order = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+    for reason, count in order:
+      places = self.places[reason]
+      more = ', ...' * (len(places) < count)
+      parts.append(f'{count} {reason} ({", ".join(places)}{more})')
+    return ', '.join(parts)
+
+
+def text(
+  row: Mapping[str, Any],
+  column: str,
+  *,
+  empty: bool = False,
+  numbers: bool = False,
+) -> str:
+  """Returns the text in a column of a row.
+
+  >>> text({'q': 'why', 'label': 3}, 'label', numbers=True)
+  '3'
+
+  Args:
+    row: values by column.
+    column: which of them.
+    empty: whether there may be nothing but blanks.
+    numbers: whether finite numbers stand for their digits, as labels do.
+
+  Raises:
+    BadExample: there is no such text.
+  """
+  value = row.get(column)
+  if value is None:
+    there = ', '.join(map(str, row)) or 'none'
+    raise BadExample(
+      f'nothing in the column {column!r}', f'its columns are {there}'
+    )
+  return as_text(value, f'the column {column!r}', empty, numbers)
+
+
+def as_text(
+  value: Any, where: str, empty: bool = False, numbers: bool = False
+) -> str:
+  """Returns a value that should be text; see `text`.
+
+  Raises:
+    BadExample: it is something else, empty, or holds what is no character.
+  """
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  if number and numbers and math.isfinite(value):
+    return str(value)
+  if not isinstance(value, str):
+    raise BadExample(
+      f'no text in {where}', f'but {_shown(value)}, of type {_kind(value)}'
+    )
+  if not empty and not value.strip():
+    raise BadExample(f'empty text in {where}')
+  if '\0' in value:
+    raise BadExample(f'a NUL character in {where}')
+  if not value.isascii():
+    try:
+      value.encode('utf-8')
+    except UnicodeEncodeError:
+      # Half of a pair that stands for one character in UTF-16.
+      raise BadExample(f'a lone surrogate in {where}') from None
+  return value
+
+
+def _kind(value: Any) -> str:
+  return type(value).__name__
+
+
+def _shown(value: Any) -> str:
+  shown = repr(value)
+  return shown if len(shown) <= 40 else f'{shown[:40]}...'
+
+
+def read_by(
+  function: Callable[..., Any], row: Mapping[str, Any], *args: Any
+) -> Any:
+  """Returns function(row, *args).
+
+  Raises:
+    BadExample: the row could not be read, or the function cannot read it.
+  """
+  fault = getattr(row, 'fault', None)
+  if fault is not None:
+    raise fault
+  try:
+    return function(row, *args)
+  except BadExample:
+    raise
+  except (LookupError, TypeError, ValueError, AttributeError) as error:
+    there = ', '.join(map(str, row)) or 'none'
+    raise BadExample(
+      'not of the form that the task reads',
+      f'{_kind(error)}: {error}; its columns are {there}',
+    ) from error
