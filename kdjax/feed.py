@@ -1,10 +1,12 @@
 """What a run is fed: every task's examples, as batches."""
 
+import functools
 from typing import Any
 
+import jax
 import numpy as np
 
-from kdjax import data, evaluation, objective
+from kdjax import data, evaluation, identity, objective, types
 from kdjax.config import Config, Task
 from kdjax.data import pipeline, responses, tasks, vocabularies
 
@@ -39,10 +41,29 @@ def examples(
     max_response_tokens=c.max_response_tokens,
     max_teacher_prompt_tokens=c.max_teacher_prompt_tokens,
     on_long=c.on_long,
+    on_bad_example=c.on_bad_example,
     limit=min(limits, default=None),
     chat_template=c.chat_template,
     teacher_prompts=c.teacher_prompts,
   )
+
+
+def about(c: Task, task: tasks.Task, split: str) -> dict[str, Any]:
+  """Returns what prompts are made of, for people and for messages."""
+  names = (
+    'chat_template',
+    'limit',
+    'max_prompt_tokens',
+    'max_teacher_prompt_tokens',
+    'on_bad_example',
+    'on_long',
+    'teacher_prompts',
+  )
+  return {
+    'args': dict(task.args),
+    'source': task.source.identity(split),
+    **{name: getattr(c, name) for name in names},
+  }
 
 
 def shapes(c: Task, vocabulary: vocabularies.Vocabulary) -> dict[str, Any]:
@@ -54,6 +75,18 @@ def shapes(c: Task, vocabulary: vocabularies.Vocabulary) -> dict[str, Any]:
     'pad_id': vocabulary.pad_id,
     'prompt_padding': c.prompt_padding,
   }
+
+
+def prompts(c: Task) -> types.Batch:
+  """Returns the shapes of one example's prompts, [1, S]."""
+
+  def text(length):
+    kinds = np.int32, np.bool_
+    return types.Prompt(*(jax.ShapeDtypeStruct((1, length), x) for x in kinds))
+
+  asked = c.max_teacher_prompt_tokens or c.max_prompt_tokens
+  teacher = tuple(text(asked) for _ in c.teacher_prompts)
+  return types.Batch(text(c.max_prompt_tokens), teacher or None)
 
 
 def train_iterator(
@@ -87,6 +120,10 @@ def train_iterator(
         found,
         part.teacher_responses,
         max_response_tokens=part.max_response_tokens,
+        vocabulary_size=vocabulary.size,
+        model=_teacher(c, part, vocabulary),
+        logprobs=part.teacher_logprobs == 'cached',
+        about=functools.partial(about, part, task, 'train'),
       )
     return pipeline.train_iterator(
       found,
@@ -104,6 +141,45 @@ def train_iterator(
   }
   iterator = one('', c.task, main)
   return pipeline.Joint(iterator, others) if others else iterator
+
+
+def counts(
+  c: Config,
+  main: tasks.Task,
+  goal: objective.Objective,
+  vocabulary: vocabularies.Vocabulary,
+) -> dict[str, Any]:
+  """Returns how many examples a run reads, and how many bad ones it leaves out.
+
+  So bad data of the splits that are read last is found first.
+
+  Returns:
+    {'train': {'examples': 98, 'left_out': {'bad UTF-8': 2}}, ...}
+  """
+  read = {'train': 0, c.eval.test_split: c.eval.test_examples}
+  if c.eval.every:
+    read = {c.eval.split: c.eval.examples, **read}
+  found = {
+    split: examples(c.task, main, split, vocabulary, limit)
+    for split, limit in read.items()
+  }
+  for name in sorted(goal.tasks() - {''}):
+    part = c.tasks[name]
+    task = tasks.get(part.name, **part.args)
+    found[f'tasks.{name}/train'] = examples(part, task, 'train', vocabulary)
+  return {
+    name: {'examples': len(each), 'left_out': each.left_out.counts}
+    for name, each in found.items()
+  }
+
+
+def _teacher(
+  c: Config, part: Task, vocabulary: vocabularies.Vocabulary
+) -> dict[str, Any] | None:
+  """Identifies the teacher that must have given a task's responses."""
+  if part.accept_other_teacher or not (c.teacher.path or c.teacher.config):
+    return None
+  return identity.model(c, 'teacher', vocabulary)
 
 
 def _check_references(

@@ -3,15 +3,27 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from kdjax import build, data, distributed, metrics, sampling, types
+from kdjax import (
+  build,
+  claims,
+  data,
+  distributed,
+  feed,
+  identity,
+  losses,
+  metrics,
+  sampling,
+  types,
+)
 from kdjax.config import Config
-from kdjax.data import responses
+from kdjax.data import responses, vocabularies
 from kdjax.models import api
 from kdjax.run import Run
 
@@ -24,8 +36,16 @@ def generate(config: Config, workdir: str) -> None:
   A training config names the workdir in `task.teacher_responses`.
 
   Raises:
-    ValueError: the workdir holds responses that were made otherwise.
+    OSError: the workdir can't be written; names the file.
+    ValueError: the workdir holds responses that were made otherwise, another
+      process writes there, or `generate.top_logprobs` is above the vocabulary.
   """
+  _check_top(config)
+  with claims.locked(workdir):
+    _generate(config, workdir)
+
+
+def _generate(config: Config, workdir: str) -> None:
   c = config.generate
   drafts = ('student',) if c.draft_tokens else ()
   run = build.build(config, wanted=(c.model, *drafts))
@@ -35,50 +55,100 @@ def generate(config: Config, workdir: str) -> None:
   if drafts:
     params['draft'] = run.initial_params()
   examples = run.examples(c.split)
-  writer = responses.Writer(
+  shards = -(-len(examples) // c.shard_size)
+  # One process writes, and says to the others what is to be made.
+  leads = distributed.leads()
+  writer = _writer(run, examples, workdir, shards) if leads else None
+  todo = dict(writer.pending()) if writer else {}
+  count = distributed.first(len(todo))
+  logger.info('%d shards to write into %s', count, workdir)
+  respond = _responder(run, model)
+  with jax.set_mesh(run.mesh), metrics.progress_bar(count) as bar:
+    for shard, rows in enumerate(responses.parts(len(examples), shards)):
+      if not distributed.first(int(shard in todo)):
+        continue
+      said = _respond(run, respond, params, examples, rows)
+      if writer:
+        texts = [run.vocabulary.decode(each.tokens) for each in said]
+        top = [each.top for each in said] if c.top_logprobs else []
+        writer.write(shard, [each.tokens for each in said], texts, top)
+      bar.update()
+  if writer and c.top_logprobs:
+    logger.info(
+      'captured mass %.4f with k=%d', writer.captured(), c.top_logprobs
+    )
+
+
+def _check_top(c: Config) -> None:
+  size, k = vocabularies.load(c.task.vocabulary).size, c.generate.top_logprobs
+  if k > size:
+    raise ValueError(
+      f'generate.top_logprobs={k}, but the tokenizer {c.task.vocabulary!r} has '
+      f'{size} tokens: set it to that for all of them, or to 8 or so'
+    )
+
+
+def _writer(
+  run: Run, examples: data.Examples, workdir: str, shards: int
+) -> responses.Writer:
+  """Begins to write, by all that decides over the responses."""
+  c = run.config
+  role = c.generate.model
+  settings = dataclasses.asdict(c.generate)
+  # The keys of a row's random numbers don't depend on its batch or its shard.
+  for name in ('model', 'split', 'batch_size', 'shard_size', 'top_logprobs'):
+    del settings[name]
+  if c.generate.draft_tokens:
+    # Which draft it is changes samples, though not their distribution.
+    settings['draft'] = _identity(run, 'student')
+  settings |= {
+    'seed': c.seed,
+    'max_new_tokens': c.task.max_response_tokens,
+  }
+  return responses.Writer(
     workdir,
     examples,
-    model=getattr(config, c.model).path or 'from its config',
-    sampling=_manifest(config),
-    num_shards=-(-len(examples) // c.shard_size),
+    model=_identity(run, role),
+    sampling=settings,
+    vocabulary_size=run.vocabulary.size,
+    num_shards=shards,
+    top_logprobs=c.generate.top_logprobs,
+    about={
+      'model': getattr(c, role).path or 'from its config',
+      **feed.about(c.task, run.task, c.generate.split),
+    },
   )
-  pending = writer.pending()
-  logger.info('%d shards to write into %s', len(pending), workdir)
-  respond = _responder(run, model)
-  with jax.set_mesh(run.mesh), metrics.progress_bar(len(pending)) as bar:
-    for shard, rows in pending:
-      tokens = _respond(run, respond, params, examples, rows)
-      if distributed.leads():
-        texts = [run.vocabulary.decode(row) for row in tokens]
-        writer.write(shard, tokens, texts)
-      bar.update()
 
 
-def _manifest(config: Config) -> dict[str, Any]:
-  """Returns what decides over the responses, beside model and prompts."""
-  settings = dataclasses.asdict(config.generate)
-  # The keys of a row's random numbers don't depend on its batch or its shard.
-  for name in ('model', 'split', 'batch_size', 'shard_size'):
-    del settings[name]
-  # Which draft it is changes samples, though not their distribution.
-  draft = config.student.path if config.generate.draft_tokens else ''
+def _identity(run: Run, role: str) -> dict[str, Any]:
   return {
-    **settings,
-    'draft': draft,
-    'seed': config.seed,
-    'teacher_prompts': list(config.task.teacher_prompts),
-    'max_new_tokens': config.task.max_response_tokens,
+    **identity.model(run.config, role, run.vocabulary),
+    'numerics': identity.numerics(getattr(run.config, role)),
   }
 
 
 def _responder(run: Run, model: api.LanguageModel) -> Callable[..., Any]:
-  """Returns the compiled (params, prompt, row_ids) -> (tokens, mask).
+  """Returns the compiled (params, prompt, row_ids) -> a Response.
 
-  Compiled as a whole, so that log-probabilities, which nobody reads, aren't
-  computed: 6% of the time at a vocabulary of 50,000.
+  Compiled as a whole, so that the samples' log-probabilities, which nobody
+  reads, aren't computed: 6% of the time at a vocabulary of 50,000.
   """
   c = run.config.generate
   length = run.config.task.max_response_tokens
+
+  def answer(params, prompt, found):
+    top = None
+    if c.top_logprobs:
+      # What a step compares with, at temperature 1 however it was sampled.
+      hidden = model.hidden_states(params['model'], prompt, found.tokens)
+      top = losses.chunked_top_k(
+        hidden,
+        model.output_head(params['model']).first(run.vocabulary.size),
+        c.top_logprobs,
+        mask=found.mask,
+        batch_axes=types.BATCH_AXES,
+      )
+    return types.Response(found.tokens, found.mask, teacher=top)
 
   @jax.jit
   def respond(params, prompt, row_ids):
@@ -90,7 +160,7 @@ def _responder(run: Run, model: api.LanguageModel) -> Callable[..., Any]:
         length_penalty=c.length_penalty,
         max_new_tokens=length,
       )
-      return found.tokens, found.mask
+      return answer(params, prompt, found)
     settings = {
       'temperature': c.temperature,
       'top_k': c.top_k,
@@ -111,23 +181,35 @@ def _responder(run: Run, model: api.LanguageModel) -> Callable[..., Any]:
       )
     else:
       found = sampling.generate(*given, key, **settings)
-    return found.tokens, found.mask
+    return answer(params, prompt, found)
 
   return respond
 
 
+class _Said(NamedTuple):
+  """One response.
+
+  Attributes:
+    tokens: [length], through the end-of-sequence token.
+    top: the likeliest at each of them, or None.
+  """
+
+  tokens: np.ndarray
+  top: types.TopK | None
+
+
 def _respond(
   run: Run,
-  respond: Callable[..., Any],
+  respond: Callable[..., types.Response],
   params: dict[str, api.Params],
   examples: data.Examples,
   rows: np.ndarray,
-) -> list[Sequence[int]]:
+) -> list[_Said]:
   """Returns the responses to examples `rows`, which also select their keys."""
   c = run.config
   asked = examples.take(rows)
   theirs = c.generate.model == 'teacher' and asked.teacher_prompts
-  lengths = (asked.teacher_prompts[0] if theirs else asked.prompts).lengths
+  lengths = responses.read_by(c.generate.model, asked).lengths
   # Alike ones together, the longest first: what needs most memory fails early.
   order = np.argsort(-lengths, kind='stable')
   said = {}
@@ -138,10 +220,15 @@ def _respond(
     found = respond(
       params, *run.place((prompt, rows[numbers].astype(np.int32)))
     )
-    tokens, mask = distributed.fetch(found)
+    found = distributed.fetch(found)
     for i in range(valid):
-      said[numbers[i]] = tokens[i][mask[i]].tolist()
+      said[numbers[i]] = _said(jax.tree.map(operator.itemgetter(i), found))
   return [said[i] for i in range(len(rows))]
+
+
+def _said(row: types.Response) -> _Said:
+  kept = operator.itemgetter(row.mask)
+  return _Said(kept(row.tokens), jax.tree.map(kept, row.teacher))
 
 
 def _trim(prompt: types.Prompt, left: bool) -> types.Prompt:

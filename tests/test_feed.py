@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import checks, feed, recipes
+from kdjax import checks, feed, recipes, types
 from kdjax.data import tasks, vocabularies
 
 CORPUS = {'name': 'lm', 'loss': 'cross_entropy', 'task': 'corpus'}
@@ -171,6 +171,28 @@ def test_tasks_whose_teacher_answers_online_are_told_from_others(tiny, columns):
   # Gold alone is read of the main task, whatever it says.
   assert found('self_training', main='online', other=online) == ['unlabelled']
   assert found('gkd', main='online', other=online) == []
+
+
+@pytest.mark.parametrize('longer', [0, 12])
+def test_prompts_are_of_the_shapes_that_are_told(tiny, longer):
+  options = {
+    'task__teacher_prompts': ('say {input}', '{input} please'),
+    'task__max_teacher_prompt_tokens': longer,
+    'task__on_long': 'truncate',
+  }
+  for changes in ({}, options):
+    c, _ = given(tiny, **changes)
+    batch = next(iterator(tiny, **changes))
+    found = types.Batch(batch.prompt, batch.teacher_prompts)
+    jax.tree.map(
+      lambda x, told: assert_same_kind(x[:1], told),
+      found,
+      feed.prompts(c.task),
+    )
+
+
+def assert_same_kind(x, told):
+  assert (x.shape, x.dtype) == (told.shape, told.dtype)
 
 
 def test_an_online_teachers_responses_are_not_looked_for(tiny):

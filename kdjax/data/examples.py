@@ -1,14 +1,13 @@
 """A Task, materialised: ragged arrays of tokens and of texts."""
 
 import dataclasses
-import json
-import os
-import pathlib
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+from kdjax.data import topk
+from kdjax.data.faults import LeftOut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +184,8 @@ class Examples:
       `responses.attach_teacher`.
     teacher_prompts: what the teacher reads in place of `prompts`, one each
       template; empty where it reads those.
+    teacher_logprobs: the top k of every token of `teacher`, or None.
+    left_out: what the split held besides, and was bad.
   """
 
   task: str
@@ -198,6 +199,8 @@ class Examples:
   rejected: Ragged | None = None
   teacher: Ragged | None = None
   teacher_prompts: tuple[Ragged, ...] = ()
+  teacher_logprobs: topk.Rows | None = None
+  left_out: LeftOut = dataclasses.field(default_factory=LeftOut)
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -211,69 +214,3 @@ class Examples:
     }
     asked = tuple(prompts.take(rows) for prompts in self.teacher_prompts)
     return dataclasses.replace(self, **taken, teacher_prompts=asked)
-
-
-def write(directory: pathlib.Path, examples: Examples) -> None:
-  """Writes examples, atomically: a killed run leaves no half of a cache."""
-  directory.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
-    whole = pathlib.Path(temporary) / 'examples'
-    whole.mkdir()
-    for name, array in _arrays(examples):
-      np.save(whole / f'{name}.npy', array)
-    header = [examples.task, examples.split, examples.vocabulary_fingerprint]
-    (whole / 'header.json').write_text(json.dumps(header), encoding='utf-8')
-    if not directory.exists():
-      try:
-        os.rename(whole, directory)
-      except OSError:
-        # Another process wrote the same content first.
-        if not directory.exists():
-          raise
-
-
-def _arrays(examples: Examples) -> Iterator[tuple[str, np.ndarray]]:
-  parts = {
-    'ids': examples.ids.encoded,
-    'inputs': examples.inputs.encoded,
-    'references': examples.references.texts.encoded,
-    'groups': examples.references.groups,
-    'prompts': examples.prompts,
-    'responses': examples.responses,
-    'rejected': examples.rejected,
-    **{
-      f'teacher_prompts-{i}': prompts
-      for i, prompts in enumerate(examples.teacher_prompts)
-    },
-  }
-  for name, ragged in parts.items():
-    if ragged is not None:
-      yield f'{name}.values', ragged.values
-      yield f'{name}.offsets', ragged.offsets
-
-
-def read(directory: pathlib.Path) -> Examples:
-  """Reads what `write` wrote; tokens and texts stay on disk until used."""
-
-  def ragged(name: str) -> Ragged:
-    paths = [directory / f'{name}.{part}.npy' for part in ('values', 'offsets')]
-    return Ragged(*(np.load(path, mmap_mode='r') for path in paths))
-
-  def optional(name: str) -> Ragged | None:
-    held = (directory / f'{name}.offsets.npy').exists()
-    return ragged(name) if held else None
-
-  header = json.loads((directory / 'header.json').read_text('utf-8'))
-  templates = len(list(directory.glob('teacher_prompts-*.offsets.npy')))
-  return Examples(
-    *header,
-    ids=Texts(ragged('ids')),
-    inputs=Texts(ragged('inputs')),
-    references=References(Texts(ragged('references')), ragged('groups')),
-    prompts=ragged('prompts'),
-    responses=optional('responses'),
-    rejected=optional('rejected'),
-    teacher_prompts=tuple(
-      ragged(f'teacher_prompts-{i}') for i in range(templates)
-    ),
-  )

@@ -7,26 +7,34 @@ come. Between the two, a split is tokenised once and kept on disk.
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
 import logging
 import os
-import pathlib
 from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
 
+from kdjax import checksums
 from kdjax.data import examples as examples_lib
+from kdjax.data import (
+  gathering,
+  in_tensorflow,
+  tasks,
+  vocabularies,
+)
 from kdjax.data import limits as limits_lib
-from kdjax.data import tasks, vocabularies
+from kdjax.data import tokens as tokens_lib
 
 logger = logging.getLogger(__name__)
 
 # Part of every cache's key: change it with the layout or meaning of the files.
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 # Texts go through seqio so many at a time: four times as fast as one by one.
 _CHUNK = 512
+# Characters of a text that goes through the tokenizer itself: TensorFlow's
+# takes quadratic time for those that it doesn't know, hours for 10 MB.
+_LONG = 20_000
 _MARK = 'kdjax-content'
 _INPUT = '{input}'
 
@@ -40,6 +48,7 @@ def load(
   max_response_tokens: int | None = None,
   max_teacher_prompt_tokens: int | None = None,
   on_long: str = 'error',
+  on_bad_example: str = 'error',
   limit: int | None = None,
   cache_dir: str | os.PathLike | None = None,
   chat_template: bool = False,
@@ -59,6 +68,8 @@ def load(
     max_teacher_prompt_tokens: limit on the teacher's prompts; else that on
       prompts.
     on_long: what befalls longer examples: 'error', 'truncate' or 'drop'.
+    on_bad_example: what befalls bad ones (see `gathering.gather`): 'error' or
+      'skip', which warns with their number by kind.
     limit: reads only so many rows.
     cache_dir: where tokens are kept; else $KDJAX_CACHE, else ~/.cache/kdjax.
     chat_template: asks through the tokenizer's chat template.
@@ -67,11 +78,15 @@ def load(
 
   Raises:
     FileNotFoundError: the source cannot be read.
-    ValueError: no such split, a template without '{input}', an example over
-      the limits, labels on some examples only, or no example.
+    ValueError: no such split, a template without '{input}', an example that
+      is bad or over the limits, or no example.
   """
   if on_long not in ('error', 'truncate', 'drop'):
     raise ValueError(f'on_long={on_long!r}: expected error, truncate or drop')
+  if on_bad_example not in gathering.CHOICES:
+    raise ValueError(
+      f'on_bad_example={on_bad_example!r}: expected error or skip'
+    )
   if limit is not None and limit < 1:
     raise ValueError(f'limit={limit}: expected at least 1, or None for all')
   for template in teacher_prompts:
@@ -85,7 +100,13 @@ def load(
     vocabulary = vocabularies.load(vocabulary)
   task.check_split(split)
   wanted = _Wanted(
-    task, split, vocabulary, limit, chat_template, tuple(teacher_prompts)
+    task,
+    split,
+    vocabulary,
+    limit,
+    chat_template,
+    tuple(teacher_prompts),
+    on_bad_example,
   )
   prompt = max_prompt_tokens or task.max_prompt_tokens
   limits = {
@@ -94,7 +115,16 @@ def load(
     'teacher_prompt': max_teacher_prompt_tokens or prompt,
   }
   tails = [wanted.tail(each) for each in wanted.templates]
-  return limits_lib.fit(_cached(wanted, cache_dir), limits, on_long, tails)
+  found = _cached(wanted, cache_dir)
+  if found.left_out:
+    _warn(f'{task.name}/{split}: left out {found.left_out}')
+  return limits_lib.fit(found, limits, on_long, tails)
+
+
+@functools.cache
+def _warn(message: str) -> None:
+  """Says something once: a run loads its data several times."""
+  logger.warning(message)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +137,7 @@ class _Wanted:
   limit: int | None
   chat_template: bool
   teacher_prompts: tuple[str, ...]
+  on_bad_example: str
 
   @property
   def templates(self) -> tuple[str, ...]:
@@ -126,6 +157,7 @@ class _Wanted:
         self.limit,
         self.chat_template,
         self.teacher_prompts,
+        self.on_bad_example,
       ],
       sort_keys=True,
       default=str,
@@ -156,48 +188,35 @@ def _cached(
   wanted: _Wanted, cache_dir: str | os.PathLike | None
 ) -> examples_lib.Examples:
   """Reads the tokens of a split, or makes and keeps them."""
-  root = cache_dir or os.environ.get('KDJAX_CACHE') or '~/.cache/kdjax'
   digest = hashlib.sha256(wanted.key().encode()).hexdigest()[:20]
   name = f'{wanted.task.name}-{wanted.split}-{digest}'
-  directory = pathlib.Path(root).expanduser() / name
-  if not directory.exists():
-    made = _tokenise(wanted)
+  directory = checksums.cache_root(cache_dir) / name
+  if directory.exists():
     try:
-      examples_lib.write(directory, made)
-    except OSError as error:
-      logger.warning('not cached, %s: %s', directory, error)
-      return made
-  return examples_lib.read(directory)
-
-
-def _read(wanted: _Wanted) -> list[tasks.Example]:
-  """The examples of the split as text."""
-  task = wanted.task
-  form = task.chat_format if wanted.chat_template else None
-  form = form or task.format
-  rows = itertools.islice(task.source.rows(wanted.split), wanted.limit)
-  texts = [e for i, row in enumerate(rows) for e in form(row, i)]
-  if not texts:
-    raise ValueError(
-      f'the split {wanted.split!r} of the task {task.name!r} is empty: check '
-      f'what its source holds ({task.source})'
-    )
-  for field in ('target', 'rejected'):
-    missing = sum(getattr(e, field) is None for e in texts)
-    if 0 < missing < len(texts):
-      raise ValueError(
-        f'{missing} of {len(texts)} examples of {task.name}/{wanted.split} '
-        f'have no {field!r}: label all of them, or none'
-      )
-  return texts
+      return tokens_lib.read(directory)
+    except (ValueError, OSError) as error:
+      logger.warning('%s. The tokens are made again', error)
+      tokens_lib.remove(directory)
+  made = _tokenise(wanted)
+  try:
+    tokens_lib.write(directory, made)
+    return tokens_lib.read(directory)
+  except (ValueError, OSError) as error:
+    logger.warning('not cached, %s: %s', directory, error)
+    return made
 
 
 def _tokenise(wanted: _Wanted) -> examples_lib.Examples:
   """Runs the task's text through seqio."""
-  texts = _read(wanted)
-  names = [e.id for e in texts]
-  if len(set(names)) < len(names):
-    names = [str(i) for i in range(len(names))]
+  task = wanted.task
+  form = task.chat_format if wanted.chat_template else None
+  texts, left_out = gathering.gather(
+    task,
+    wanted.split,
+    form or task.format,
+    limit=wanted.limit,
+    on_bad_example=wanted.on_bad_example,
+  )
   prompts = {
     f'prompt_{i}': [
       wanted.ask(template.replace(_INPUT, e.inputs)) for e in texts
@@ -209,13 +228,13 @@ def _tokenise(wanted: _Wanted) -> examples_lib.Examples:
     for field in ('target', 'rejected')
     if getattr(texts[0], field) is not None
   }
-  tokens = _run_seqio(wanted, {**prompts, **responses}, responses)
+  tokens = _encode(wanted, {**prompts, **responses}, responses)
   student, *teacher = (_surround(wanted, tokens[name]) for name in prompts)
   return examples_lib.Examples(
     task=wanted.task.name,
     split=wanted.split,
     vocabulary_fingerprint=wanted.vocabulary.fingerprint,
-    ids=examples_lib.Texts.from_strings(names),
+    ids=examples_lib.Texts.from_strings([e.id for e in texts]),
     inputs=examples_lib.Texts.from_strings(prompts['prompt_0']),
     references=examples_lib.References.from_lists(
       [e.references for e in texts]
@@ -224,6 +243,7 @@ def _tokenise(wanted: _Wanted) -> examples_lib.Examples:
     responses=tokens.get('target'),
     rejected=tokens.get('rejected'),
     teacher_prompts=tuple(teacher),
+    left_out=left_out,
   )
 
 
@@ -237,11 +257,34 @@ def _surround(
   return prompts.surround(words.prompt_prefix, words.prompt_suffix)
 
 
-def _run_seqio(
+def _encode(
   wanted: _Wanted, columns: dict[str, list[str]], with_eos: Container[str]
 ) -> dict[str, examples_lib.Ragged]:
   """Tokens of every column, those of the columns `with_eos` with EOS."""
-  tf = vocabularies.import_tensorflow()
+  short = {
+    name: [text if len(text) <= _LONG else '' for text in texts]
+    for name, texts in columns.items()
+  }
+  tokens = _run_seqio(wanted, short, with_eos)
+  for name, texts in columns.items():
+    eos = [wanted.vocabulary.eos_id] * (name in with_eos)
+    long = {
+      i: wanted.vocabulary.encode(text) + eos
+      for i, text in enumerate(texts)
+      if len(text) > _LONG
+    }
+    if long:
+      tokens[name] = examples_lib.Ragged.from_rows(
+        long.get(i, row) for i, row in enumerate(tokens[name])
+      )
+  return tokens
+
+
+def _run_seqio(
+  wanted: _Wanted, columns: dict[str, list[str]], with_eos: Container[str]
+) -> dict[str, examples_lib.Ragged]:
+  """`_encode` of texts that aren't long, through a seqio Task."""
+  tf = in_tensorflow.load()
   import seqio
 
   def dataset_fn(split: str, shuffle_files: bool) -> Any:

@@ -228,12 +228,20 @@ class _Assembler:
       prompt=self._prompt(examples.prompts, rows, widths.prompt),
       teacher_prompts=teacher_prompts or None,
       responses={
-        name: types.Response(*tokens.pad(rows, widths.response, self._pad_id))
+        name: self._response(name, tokens, rows)
         for name, tokens in self._responses.items()
       },
       example_id=rows.astype(np.int32),
       references=references,
     )
+
+  def _response(
+    self, name: str, tokens: examples_lib.Ragged, rows: np.ndarray
+  ) -> types.Response:
+    width, top = self._widths.response, None
+    if name == 'teacher' and self._examples.teacher_logprobs is not None:
+      top = self._examples.teacher_logprobs.pad(rows, width)
+    return types.Response(*tokens.pad(rows, width, self._pad_id), teacher=top)
 
   def _prompt(
     self, tokens: examples_lib.Ragged, rows: np.ndarray, width: int

@@ -72,27 +72,6 @@ def flat(examples):
   )
 
 
-@pytest.mark.parametrize(
-  'parts',
-  [
-    {},
-    {'labelled': False},
-    {'pairs': True, 'templates': 1},
-    # Two digits: the order is that of numbers.
-    {'templates': 11},
-  ],
-)
-def test_write_then_read(parts, tmp_path):
-  written = toy(**parts)
-  examples_lib.write(tmp_path / 'cache', written)
-  read = examples_lib.read(tmp_path / 'cache')
-  assert flat(read) == flat(written)
-  assert (read.task, read.split, read.vocabulary_fingerprint) == ('t', 's', 'f')
-  # A second writer of the same content changes nothing and leaves nothing.
-  examples_lib.write(tmp_path / 'cache', written)
-  assert [p.name for p in tmp_path.iterdir()] == ['cache']
-
-
 def test_take():
   taken = toy().take(np.array([1]))
   assert flat(taken) == (['ä'], [''], [()], [[]], [[4, 5]], None, [])

@@ -9,7 +9,7 @@ from kdjax.data import loading, tasks, vocabularies
 
 ROWS = [
   {'q': 'fast mail server', 'a': 'mail transport agent'},
-  {'q': '', 'a': 'nothing'},
+  {'q': 'x', 'a': 'nothing'},
   {'q': 'a library of naïve things ' * 4, 'a': 'library ' * 9},
 ]
 CHAT = (
@@ -61,9 +61,9 @@ def test_seqio_gives_the_tokenizers_ids(toy):
 
 def test_hugging_face_tokenizers_go_the_same_way(toy, tmp_path, tiny_tokenizer):
   name = tiny_tokenizer(tmp_path / 'tokenizer', bos=True)
-  rows = [{'q': 'a b', 'a': 'c'}, {'q': '', 'a': 'b b x'}]
+  rows = [{'q': 'a b', 'a': 'c'}, {'q': 'b', 'a': 'b b x'}]
   examples = toy(rows, name)
-  assert lists(examples.prompts) == [[1, 3, 4], [1]]
+  assert lists(examples.prompts) == [[1, 3, 4], [1, 4]]
   assert lists(examples.responses) == [[5, 2], [4, 4, 0, 2]]
 
 
@@ -95,6 +95,32 @@ def test_cache_hit_equals_fresh(toy, tmp_path, monkeypatch):
   for change in ({'rows': ROWS[:2]}, {'vocabulary': 'g2p'}, {'limit': 1}):
     with pytest.raises(TypeError):
       toy(**change)
+
+
+@pytest.mark.parametrize('change', ['flip', 'cut', 'remove', 'empty'])
+def test_a_damaged_cache_is_made_again(change, toy, tmp_path, caplog):
+  fresh = lists(toy().prompts)
+  (directory,) = (tmp_path / 'cache').iterdir()
+  path = directory / 'prompts.values.npy'
+  whole = path.read_bytes()
+  flipped = bytearray(whole)
+  flipped[-1] ^= 1
+  if change == 'empty':
+    for each in directory.iterdir():
+      each.unlink()
+  elif change == 'remove':
+    path.unlink()
+  else:
+    path.write_bytes(flipped if change == 'flip' else whole[:-1])
+  with caplog.at_level('WARNING', 'kdjax'):
+    again = toy()
+  assert 'The tokens are made again' in caplog.text
+  assert lists(again.prompts) == fresh
+  assert path.read_bytes() == whole
+  caplog.clear()
+  toy()
+  assert not caplog.text
+  assert [p.name for p in directory.parent.iterdir()] == [directory.name]
 
 
 def test_an_unwritable_cache_is_no_obstacle(toy, tmp_path):
@@ -164,9 +190,9 @@ def test_pairs(toy, tmp_path, tiny_tokenizer):
   assert toy(rows=PAIRS, vocabulary=options['vocabulary']).rejected is None
 
 
-def test_labels_on_some_examples_only(toy, monkeypatch):
+def test_labels_on_some_examples_only(toy):
   rows = [dict(row, a=[] if row['q'] == 'a' else 'x') for row in PAIRS]
-  with pytest.raises(ValueError, match='1 of 4 examples of file/train have no'):
+  with pytest.raises(ValueError, match='line 1: an empty list in .*label all'):
     toy(rows)
 
 
@@ -288,3 +314,30 @@ def test_embedded_task(tmp_path):
     assert vocabulary.decode(examples.responses[i]) == sounds[0]
     assert vocabulary.encode(word).count(2) == 0
     assert np.sum(examples.responses[i] == vocabulary.eos_id) == 1
+
+
+@pytest.mark.parametrize('bos', [None, True])
+def test_long_texts_have_the_same_tokens(
+  bos, toy, tmp_path, tiny_tokenizer, monkeypatch
+):
+  """They go around TensorFlow, whose tokenizer is slow on them."""
+  name = tiny_tokenizer(tmp_path / 'tokenizer', bos=True) if bos else 'debsum'
+  whole = toy(vocabulary=name, cache_dir=tmp_path / 'one')
+  monkeypatch.setattr(loading, '_LONG', 10)
+  around = toy(vocabulary=name, cache_dir=tmp_path / 'other')
+  assert lists(around.prompts) == lists(whole.prompts)
+  assert lists(around.responses) == lists(whole.responses)
+
+
+def test_bad_examples(toy, tmp_path, caplog):
+  rows = [*ROWS, {'q': 'x'}, {**ROWS[0], 'a': ''}, {'q': 'last', 'a': 'one'}]
+  with pytest.raises(ValueError, match=r"line 4: nothing in the column 'a'"):
+    toy(rows)
+  for _ in range(2):  # made, then read from the cache
+    examples = toy(rows, on_bad_example='skip')
+    assert list(examples.ids) == ['0', '1', '2', '5']
+    assert sum(examples.left_out.counts.values()) == 2
+  told = "left out 1 empty text in the column 'a' (line 5), 1 nothing in the"
+  assert f'file/train: {told}' in caplog.text
+  with pytest.raises(ValueError, match='expected error or skip'):
+    toy(on_bad_example='drop')

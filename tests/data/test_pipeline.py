@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdjax.data import examples as examples_lib
-from kdjax.data import pipeline
+from kdjax.data import pipeline, topk
 
 SHAPE = {'max_prompt_tokens': 6, 'max_response_tokens': 5, 'pad_id': 0}
 EOS = 1
@@ -160,6 +160,35 @@ def test_pairs_stand_side_by_side():
   rejected = batch.responses['rejected']
   np.testing.assert_array_equal(rejected.tokens[:, 0], batch.example_id + 70)
   np.testing.assert_array_equal(rejected.mask, [[1, 1, 0, 0, 0]] * 4)
+
+
+def test_log_probabilities_stand_beside_the_teachers_tokens(tmp_path):
+  examples, k, size = make(teacher=True), 2, 9
+  rows = np.zeros(20, topk.row_type(k, size))
+  rows['ids'] = np.stack([np.arange(20) % 8, np.arange(20) % 8 + 1], -1)
+  rows['logprobs'], rows['tail'] = np.log(0.25), np.log(0.5)
+  (tmp_path / 'table').write_bytes(rows.tobytes())
+  # Example i's two tokens are rows 2 i and 2 i + 1.
+  start = np.arange(10) * 2
+  table = topk.Rows.open(
+    [tmp_path / 'table'], k, size, np.zeros(10, int), start, np.full(10, 2)
+  )
+  examples = dataclasses.replace(examples, teacher_logprobs=table)
+  batch = next(pipeline.train_iterator(examples, 4, seed=0, **SHAPE))
+  found = batch.responses['teacher'].teacher
+  assert found.ids.shape == found.logprobs.shape == (4, 5, k)
+  assert found.tail.shape == (4, 5)
+  assert batch.responses['data'].teacher is None
+  expected = (2 * batch.example_id[:, None] + np.arange(2)) % 8
+  np.testing.assert_array_equal(found.ids[:, :2, 0], expected)
+  assert np.isfinite(jax.tree.leaves(found)[1]).all()
+  order = np.array([7, 2])
+  taken = next(
+    pipeline.train_iterator(examples.take(order), 2, seed=0, **SHAPE)
+  )
+  found = taken.responses['teacher'].teacher
+  first = (2 * order[taken.example_id]) % 8
+  np.testing.assert_array_equal(found.ids[:, 0, 0], first)
 
 
 @pytest.mark.parametrize('side', ['left', 'right'])
