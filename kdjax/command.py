@@ -1,7 +1,9 @@
 """The flags of `kdjax.main`, and how what is wrong with them is said."""
 
 import sys
+import traceback
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
@@ -51,11 +53,31 @@ def parse(argv: list[str]) -> list[str]:
     rest = flags.FLAGS(argv)
     if rest[1:]:
       raise ValueError(f'unexpected arguments {rest[1:]}')
-    CONFIG.value.keys()  # raises if the file could not be read
+    if not isinstance(CONFIG.value, ml_collections.ConfigDict):
+      CONFIG.value.keys()  # raises what kept the file from being read
+      raise ValueError(
+        f'get_config returned {type(CONFIG.value).__name__}: expected the '
+        'ConfigDict that kdjax.config.default() makes'
+      )
     return rest
-  except (flags.Error, OSError, LookupError, TypeError, ValueError) as error:
+  except Exception as error:  # a config file is a program, and may raise any
     if '--debug' in argv:
       raise
-    # The message about an error within a config file holds a whole stack.
-    reason = str(error).strip().splitlines()[-1].strip()
-    sys.exit(f'kdjax: cannot read the command line or the config: {reason}')
+    sys.exit(
+      f'kdjax: cannot read the command line or the config: {_why(error)}'
+    )
+
+
+def _why(error: Exception) -> str:
+  """Returns an error on one line; with its place, where it is a program's."""
+  # The message about an error within a config file may hold a whole stack.
+  reason = next(reversed(str(error).strip().splitlines()), '').strip()
+  if isinstance(error, SyntaxError):
+    return f'{error.filename}:{error.lineno}: {error.msg}'
+  if isinstance(error, KeyError):
+    return f'there is no {reason}'
+  if isinstance(error, (flags.Error, OSError, ValueError)):
+    return reason
+  frame = traceback.extract_tb(error.__traceback__)[-1]
+  here = f'{frame.filename}:{frame.lineno}: {type(error).__name__}: '
+  return reason if 'site-packages' in here else here + reason

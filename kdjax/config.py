@@ -17,6 +17,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
+from kdjax import values
 from kdjax.schema import Config, Model, Optimizer, Task
 
 __all__ = [
@@ -38,7 +39,7 @@ class ConfigError(ValueError):
   """All that is wrong with a config, one problem a line."""
 
   def __init__(self, problems: Iterable[str]):
-    self.problems = tuple(problems)
+    self.problems = tuple(map(values.line, problems))
     lines = '\n  '.join(self.problems)
     super().__init__(
       f'the config has {len(self.problems)} problem(s):\n  {lines}'
@@ -117,34 +118,36 @@ def _plain(value: Any) -> Any:
   return value
 
 
-def _view(cls: type, values: Mapping[str, Any], where: str, found: list[str]):
+def _view(cls: type, given: Mapping[str, Any], where: str, found: list[str]):
   """Builds the dataclass `cls`, noting problems."""
   hints, kwargs = typing.get_type_hints(cls), {}
-  for key in sorted(set(values) - set(hints)):
-    near = difflib.get_close_matches(key, hints, 1)
+  for key in sorted(set(given) - set(hints), key=str):
+    near = difflib.get_close_matches(str(key), hints, 1)
     hint = f'; did you mean {where}{near[0]}?' if near else ''
     found.append(f'unknown key {where}{key}{hint} (known: {sorted(hints)})')
   for field in dataclasses.fields(cls):
-    if field.name not in values:
+    if field.name not in given:
       continue
-    value, name = values[field.name], where + field.name
+    value, name = given[field.name], where + field.name
     kind = hints[field.name]
     if field.metadata.get('names'):
       value = _split(value)
     if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
       kwargs[field.name] = _view(kind, value, f'{name}.', found)
     elif dataclasses.is_dataclass(kind):
-      found.append(f'{name}={value!r}: expected a section')
+      found.append(f'{name}={values.shown(value)}: expected a section')
     elif sections := _sections(kind):
       main = kwargs.get('task', Task())
       inherited = {k: getattr(main, k) for k in _INHERITED}
       kwargs[field.name] = _named(sections, value, name, inherited, found)
-    elif problem := _type_problem(value, kind):
-      found.append(f'{name}={value!r}: {problem}')
+    elif problem := values.problem(value, kind):
+      found.append(f'{name}={values.shown(value)}: {problem}')
+    elif isinstance(value, Mapping):
+      kwargs[field.name] = values.plain(value, name, found)
     else:
       kwargs[field.name] = _converted(value, kind)
       if problem := _value_problem(value, field.metadata):
-        found.append(f'{name}={value!r}: {problem}')
+        found.append(f'{name}={values.shown(value)}: {problem}')
   return cls(**kwargs)
 
 
@@ -154,6 +157,7 @@ _INHERITED = (
   'max_prompt_tokens',
   'max_response_tokens',
   'on_long',
+  'on_bad_example',
   'prompt_padding',
 )
 
@@ -166,16 +170,17 @@ def _sections(kind: Any) -> type | None:
 
 
 def _named(
-  cls: type, values: Any, where: str, inherited: Mapping[str, Any], found
+  cls: type, given: Any, where: str, inherited: Mapping[str, Any], found
 ) -> dict[str, Any]:
   """Builds a section of sections, noting problems."""
-  if not isinstance(values, Mapping):
-    found.append(f'{where}={values!r}: expected named sections')
+  if not isinstance(given, Mapping):
+    found.append(f'{where}={values.shown(given)}: expected named sections')
     return {}
   sections = {}
-  for name, section in values.items():
-    if not isinstance(section, Mapping):
-      found.append(f'{where}.{name}={section!r}: expected a section')
+  for name, section in given.items():
+    if not isinstance(section, Mapping) or not isinstance(name, str):
+      shown = values.shown(section)
+      found.append(f'{where}.{name}={shown}: expected a section with a name')
       continue
     if 'name' not in section:
       found.append(f'{where}.{name}.name is missing: it names a task')
@@ -192,17 +197,6 @@ def _split(names: Any) -> Any:
   parts = (x.split(',') if isinstance(x, str) else (x,) for x in names)
   flat = (x.strip() if isinstance(x, str) else x for y in parts for x in y)
   return tuple(x for x in flat if x != '')
-
-
-def _type_problem(value: Any, kind: Any) -> str | None:
-  origin, items = typing.get_origin(kind) or kind, typing.get_args(kind)
-  allowed = (int, float) if origin is float else origin
-  is_number = origin in (int, float)
-  if not isinstance(value, allowed) or (is_number and isinstance(value, bool)):
-    return f'expected {getattr(origin, "__name__", origin)}'
-  if origin is tuple and any(_type_problem(v, items[0]) for v in value):
-    return f'expected a tuple of {items[0].__name__}'
-  return None
 
 
 def _converted(value: Any, kind: Any) -> Any:
@@ -242,7 +236,7 @@ def _model_problems(c: Config) -> list[str]:
     model = getattr(c, role)
     if model.path and model.config:
       found.append(f'{role}.path and {role}.config exclude each other')
-  # Texts need no model; checks.py refuses them where there must be one.
+  # Texts need no model; `checks` refuses them where there must be one.
   if not c.student.path and not c.student.config and not c.eval.texts:
     found.append('student.path or student.config must be given')
   return found
@@ -255,11 +249,13 @@ def _length_problems(c: Config) -> list[str]:
       f'micro_batch_size={c.micro_batch_size} does not divide '
       f'batch_size={c.batch_size}'
     )
-  if c.sampling.min_new_tokens > c.task.max_response_tokens:
-    found.append(
-      f'sampling.min_new_tokens={c.sampling.min_new_tokens} exceeds '
-      f'task.max_response_tokens={c.task.max_response_tokens}'
-    )
+  for name in ('sampling', 'teacher_sampling'):
+    least = getattr(c, name).min_new_tokens
+    if least > c.task.max_response_tokens:
+      found.append(
+        f'{name}.min_new_tokens={least} exceeds '
+        f'task.max_response_tokens={c.task.max_response_tokens}'
+      )
   decays = c.optimizer.schedule in ('linear', 'cosine')
   updates = c.steps * c.updates_per_rollout
   if decays and c.optimizer.warmup_steps >= updates:

@@ -118,6 +118,10 @@ def _fraction(step, begin, steps):
   return jnp.clip((jnp.asarray(step, jnp.float32) - begin) / steps, 0.0, 1.0)
 
 
+def _is_number(value: Any) -> bool:
+  return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _checked_spec(spec) -> dict[str, Any]:
   if not hasattr(spec, 'keys'):
     raise ValueError(
@@ -135,7 +139,10 @@ def _checked_spec(spec) -> dict[str, Any]:
       f'schedule {spec}: missing keys {sorted(missing)}, unknown keys '
       f'{sorted(unknown)}; allowed keys are {sorted(_SPEC_KEYS)}'
     )
-  if spec['kind'] != 'constant' and spec['steps'] <= 0:
+  wrong = [k for k in spec if k != 'kind' and not _is_number(spec[k])]
+  if wrong:
+    raise ValueError(f'schedule {spec}: expected numbers in {sorted(wrong)}')
+  if spec['kind'] != 'constant' and not spec['steps'] > 0:
     raise ValueError(f'schedule {spec}: steps must be positive')
   if spec['kind'] == 'exponential' and not spec['start'] * spec['end'] > 0:
     raise ValueError(

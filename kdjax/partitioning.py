@@ -111,9 +111,10 @@ def check_rules(changes: Rules) -> dict[str, tuple[str, ...]]:
   """
   found = {}
   for name, axes in {**RULES, **changes}.items():
-    split = tuple(axes.split('+')) if isinstance(axes, str) else tuple(axes)
+    split = axes.split('+') if isinstance(axes, str) else axes
+    split = tuple(split) if isinstance(split, (tuple, list)) else (None,)
     found[name] = split if split != ('',) else ()
-    known = name in RULES and set(found[name]) <= set(MESH_AXES)
+    known = name in RULES and all(axis in MESH_AXES for axis in found[name])
     if not known or len(set(found[name])) < len(found[name]):
       raise ValueError(
         f'sharding.{name}={axes!r}: names are {sorted(RULES)}, and axes '

@@ -40,6 +40,9 @@ class Task:
     max_prompt_tokens: S.
     max_response_tokens: T, of gold responses and of rollouts.
     on_long: what to do with longer examples.
+    on_bad_example: what to do with bad ones, such as lines that don't parse and
+      empty texts: stop, or leave them out and count them; see
+      `data.gathering`.
     prompt_padding: which side padding stands on.
     limit: read only the first examples (0: all).
     teacher_prompts: templates of what the teacher reads, with '{input}' for the
@@ -47,6 +50,12 @@ class Task:
     max_teacher_prompt_tokens: of these (0: max_prompt_tokens).
     teacher_responses: where a term draws from the teacher: the directory that
       `--mode=generate` wrote, or 'online' to sample at every step.
+    teacher_logprobs: what terms compare with on the teacher's responses: a
+      'live' teacher, or the log-probabilities of its likeliest tokens that are
+      'cached' with them, for which the run needs no teacher; see
+      `generate.top_logprobs` and `losses.sparse`.
+    accept_other_teacher: learn from `teacher_responses` that another teacher
+      than the config's gave.
   """
 
   name: str = 'debsum'
@@ -56,11 +65,14 @@ class Task:
   max_prompt_tokens: int = _at_least(64, 1)
   max_response_tokens: int = _at_least(24, 1)
   on_long: str = _choice('error', 'error', 'truncate', 'drop')
+  on_bad_example: str = _choice('error', 'error', 'skip')
   prompt_padding: str = _choice('right', 'right', 'left')
   limit: int = _at_least(0, 0)
   teacher_prompts: tuple[str, ...] = ()
   max_teacher_prompt_tokens: int = _at_least(0, 0)
   teacher_responses: str = ''
+  teacher_logprobs: str = _choice('live', 'live', 'cached')
+  accept_other_teacher: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,6 +268,10 @@ class Generation:
       none); see `sampling.speculate`.
     beams: above 1, beam search.
     length_penalty: of beam search.
+    top_logprobs: how many of the likeliest tokens are written beside each token
+      of a teacher's response, with their log-probabilities at temperature 1
+      and that of all others together (0: none): `6 k + 4` bytes a token, and a
+      shard of them in memory.
   """
 
   model: str = _choice('teacher', 'teacher', 'student')
@@ -268,6 +284,7 @@ class Generation:
   draft_tokens: int = _at_least(0, 0)
   beams: int = _at_least(1, 1)
   length_penalty: float = 1.0
+  top_logprobs: int = _at_least(0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,6 +342,8 @@ class Config:
       they are by parameters one step old.
     behaviour_sync: steps between copies of the student into the policy that
       rollouts are sampled from (0: the student itself).
+    replay_size: how many of the student's responses to each task are kept, for
+      terms that draw from 'replay'. Every device holds all of them.
     teacher_mix: α, where rollouts are sampled from αp + (1 - α)q.
     recipe: `name`, and the arguments of that function of `recipes`.
     task: the main task.
@@ -353,6 +372,7 @@ class Config:
   updates_per_rollout: int = _at_least(1, 1)
   rollout_ahead: bool = False
   behaviour_sync: int = _at_least(0, 0)
+  replay_size: int = _at_least(0, 0)
   teacher_mix: float = _within(0.0, 0, 1, '[)')
   recipe: Mapping[str, Any] = _section()
   task: Task = Task()

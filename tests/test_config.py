@@ -2,6 +2,8 @@
 
 import dataclasses
 import fnmatch
+import math
+import pathlib
 import types
 
 import ml_collections
@@ -120,10 +122,10 @@ def test_a_bare_default_says_what_it_lacks():
     ({'student__scan': 1}, ['student.scan=1: expected bool']),
     ({'task__name': None}, ['task.name=None: expected str']),
     ({'task__args': 'path'}, ["task.args='path': expected Mapping"]),
-    ({'eval__metrics': 7}, ['eval.metrics=7: expected tuple']),
+    ({'eval__metrics': 7}, ['eval.metrics=7: expected a tuple of str']),
     (
       {'task__teacher_prompts': '{input}, in short'},
-      ["task.teacher_prompts='{input}, in short': expected tuple"],
+      ["teacher_prompts='{input}, in short': expected a tuple of str"],
     ),
     ({'eval__temperatures': ('1',)}, ['expected a tuple of float']),
     ({'eval__temperatures': (True,)}, ['expected a tuple of float']),
@@ -136,15 +138,25 @@ def test_a_bare_default_says_what_it_lacks():
     ),
     ({'task__on_long': 'cut'}, ['allowed are error, truncate, drop']),
     ({'optimizer__learning_rate': 0.0}, ['=0.0: must be in (0, inf)']),
-    ({'optimizer__learning_rate': float('nan')}, ['nan: must be in (0, inf)']),
+    ({'optimizer__learning_rate': math.nan}, ['=nan: expected a finite']),
+    ({'optimizer__weight_decay': math.inf}, ['=inf: expected a finite']),
+    ({'optimizer__weight_decay': 1e39}, ['or from 1.2e-38 to 3.4e+38 in size']),
+    ({'sampling__temperature': 1e-40}, ['or from 1.2e-38 to 3.4e+38 in size']),
+    ({'steps': 2**31}, ['=2147483648: must be from -2147483647 to 214748364']),
+    ({'steps': 10**5000}, ['steps=<int>: must be from']),
+    ({'qq\nq': 1}, [r'unknown key qq\nq (known']),
+    ({'task__args': {'path': pathlib.Path('a')}}, ["args.path=PosixPath('a')"]),
+    ({'task__args': {'a': ({1},)}}, ['task.args.a[0]={1}: expected a number']),
+    ({'student__sharding': {'embed': math.nan}}, ['sharding.embed=nan']),
     ({'optimizer__b2': 1.0}, ['optimizer.b2=1.0: must be in [0, 1)']),
     ({'optimizer__final_fraction': 2.0}, ['=2.0: must be in [0, 1]']),
     ({'optimizer__trainable': '('}, ["trainable='(' is no regular expression"]),
     ({'sampling__top_p': 0.0}, ['sampling.top_p=0.0: must be in (0, 1]']),
     ({'generate__top_p': 1.5}, ['generate.top_p=1.5: must be in (0, 1]']),
     ({'sampling__min_p': 1.0}, ['sampling.min_p=1.0: must be in [0, 1)']),
-    ({'sampling__temperature': float('nan')}, ['must be at least 0']),
+    ({'sampling__temperature': -1.0}, ['must be at least 0']),
     ({'sampling__min_new_tokens': 25}, ['=25 exceeds task.max_response_tok']),
+    ({'teacher_sampling__min_new_tokens': 25}, ['teacher_sampling.min_new_t']),
     ({'student__dropout': 1.0}, ['student.dropout=1.0: must be in [0, 1)']),
     ({'recipe': {}}, ['recipe.name is missing']),
     ({'student__path': ''}, ['student.path or student.config must be given']),

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from kdjax import values
 from kdjax.optimizers import is_constant, schedule
 
 # A number, or a schedule of the step.
@@ -38,14 +39,15 @@ class Option:
     if self.choices:
       if value in self.choices:
         return []
-      return [f'{name}={value!r}; allowed are {list(self.choices)}']
+      shown = values.shown(value)
+      return [f'{name}={shown}; allowed are {list(self.choices)}']
     if isinstance(self.default, bool) or isinstance(value, bool):
       if type(value) is type(self.default):
         return []
       kind = 'float' if self.default is None else type(self.default).__name__
-      return [f'{name}={value!r}: expected {kind}']
+      return [f'{name}={values.shown(value)}: expected {kind}']
     if self.fixed and not isinstance(value, int):
-      return [f'{name}={value!r}: expected a whole number']
+      return [f'{name}={values.shown(value)}: expected a whole number']
     limits = {'within': (self.low, self.high), 'above': self.above}
     return spec_problems(name, value, **limits)
 
@@ -78,14 +80,17 @@ def spec_problems(
   above: float = -math.inf,
 ) -> list[str]:
   """Returns what is wrong with a number or schedule, each as a sentence."""
+  given = spec.values() if isinstance(spec, Mapping) else (spec,)
+  for number in given:
+    wrong = isinstance(number, (int, float)) and values.number_problem(number)
+    if wrong:
+      return [f'{name}={values.shown(spec)}: {wrong}']
   try:
-    values = ends(spec)
+    reached = ends(spec)
   except (TypeError, ValueError) as error:
     return [f'{name}: {error}']
-  if not all(math.isfinite(value) for value in values):
-    return [f'{name}={spec}: expected a finite number']
-  if not all(within[0] <= value <= within[1] for value in values):
+  if not all(within[0] <= value <= within[1] for value in reached):
     return [f'{name}={spec}: expected {within[0]:g} to {within[1]:g}']
-  if not min(values) > above:
+  if not min(reached) > above:
     return [f'{name}={spec}: must be above {above:g}']
   return []

@@ -1,13 +1,13 @@
 """A method of your own, in a config."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdjax import values
 from kdjax.objective import Objective, Term
 
 
-def terms(*, terms: Sequence[Mapping[str, Any]]) -> Objective:
+def terms(*, terms: Sequence[Any]) -> Objective:
   """A method of your own: the terms themselves, each a mapping of fields.
 
   In a config, half reverse KL on the student's responses and half the
@@ -22,18 +22,16 @@ def terms(*, terms: Sequence[Mapping[str, Any]]) -> Objective:
     terms: fields of `objective.Term`; `name` is the loss unless given.
 
   Raises:
-    ValueError: listing what is no mapping, lacks a loss, or has other fields.
+    ValueError: listing what fields are missing, unknown or of a wrong type.
   """
-  known = [field.name for field in dataclasses.fields(Term)]
   found = []
   for i, fields in enumerate(terms):
     if not isinstance(fields, Mapping):
-      found.append(f'terms[{i}]={fields!r}: expected a mapping')
+      found.append(f'terms[{i}]={values.shown(fields)}: expected a mapping')
       continue
-    if unknown := sorted(set(fields) - set(known)):
-      found.append(f'terms[{i}] has no {unknown}; its fields are {known}')
-    if 'loss' not in fields:
-      found.append(f"terms[{i}] lacks 'loss'")
+    named = {'name': fields.get('loss', ''), **fields}
+    wrong = values.problems(Term, named, internal=('bound',))
+    found += [f'terms[{i}]: {problem}' for problem in wrong]
   if found:
     raise ValueError('; '.join(found))
   return Objective(
