@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from kdjax import types
+from kdjax import values as _values
 from kdjax.evaluation import text
 
 TextReward = Callable[
@@ -109,6 +110,7 @@ def judge(
   responses: Sequence[str],
   references: Sequence[tuple[str, ...]],
   width: int | None = None,
+  ids: Sequence[int] | None = None,
 ) -> np.ndarray:
   """Calls a text reward and checks what it returns.
 
@@ -119,6 +121,7 @@ def judge(
     responses: R texts.
     references: R tuples of texts.
     width: T of the responses; None where there are no tokens yet.
+    ids: of the R examples, where they are known.
 
   Returns:
     [R] or [R, T] float32.
@@ -146,9 +149,10 @@ def judge(
   bad = ~np.isfinite(values.reshape(len(responses), -1)).all(-1)
   if bad.any():
     i = int(np.argmax(bad))
+    example = '' if ids is None else f'example {ids[i]}, '
+    said, asked = (_values.shown(each[i]) for each in (responses, prompts))
     raise ValueError(
-      f'reward {name!r} is {values[i]} for the response {responses[i]!r} to '
-      f'{prompts[i]!r}: it must be finite; {int(bad.sum())} of '
-      f'{len(responses)} are not'
+      f'reward {name!r} is {values[i]} for {example}the response {said} to '
+      f'{asked}: it must be finite; {int(bad.sum())} of {bad.size} are not'
     )
   return values.astype(np.float32)

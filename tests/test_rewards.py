@@ -80,6 +80,15 @@ def test_what_is_no_number_a_response_is_refused(values, width, message):
     judge(values, width)
 
 
+def test_a_reward_that_is_not_finite_names_the_example():
+  reward = lambda *lists: [1.0, math.inf, 2.0]
+  lists = PROMPTS, ['a', 'b' * 999, 'c'], REFERENCES
+  with pytest.raises(ValueError) as error:
+    rewards.judge('mine', reward, *lists, ids=[7, 3, 5])
+  assert "'mine' is inf for example 3, the response 'bbb" in str(error.value)
+  assert "bbb... to 'q': it must be finite; 1 of 3" in str(error.value)
+
+
 def test_what_a_reward_raises_is_left_as_it_is():
   def reward(*lists):
     raise KeyError('of its own')

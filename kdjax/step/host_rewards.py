@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdjax import distributed, rewards, types
-from kdjax.step.rollout import of_task
+from kdjax.step.rollout import of_task, row_ids
 from kdjax.step.score import Judged
 from kdjax.step.settings import Settings
 
@@ -66,8 +66,12 @@ def _judge(
   """Returns the rewards of the rows that this process holds."""
   prompt, here = batch.prompt, distributed.rows(batch.prompt.tokens)
   group = response.tokens.shape[0] // prompt.tokens.shape[0]
-  asked, said = distributed.fetch(
-    ((prompt.tokens, prompt.mask), (response.tokens, response.mask))
+  asked, said, ids = distributed.fetch(
+    (
+      (prompt.tokens, prompt.mask),
+      (response.tokens, response.mask),
+      row_ids(batch),
+    )
   )
 
   def texts(tokens, mask, rows):
@@ -86,6 +90,7 @@ def _judge(
       spoken,
       gold,
       response.tokens.shape[1],
+      np.repeat(ids[here], group),
     )
     for name in names
   }
