@@ -28,6 +28,7 @@ OBJECTIVES = {
   'layer_matching_dart': '-loss/hidden_decoder',
   'imitkd_wmt14_ende': '-loss/imitkd',
   'on_policy_kd_xsum': '-loss/gkd',
+  'distillm_dolly': '-loss/distillm',
   'engine_dart': '-loss/engine',
   'f_distill_dart': '-loss/student',
   'minillm_dolly': '+reward/reverse_kl',

@@ -14,7 +14,7 @@ from kdjax import (
   recipes,
   roles,
 )
-from kdjax.checks import ROLES, given
+from kdjax.checks import ROLES, cached, given
 from kdjax.config import Config
 from kdjax.data import tasks, vocabularies
 from kdjax.models import api, kernels, storage
@@ -68,7 +68,7 @@ def assemble(
     ValueError: the parts don't fit each other; says which and the way out.
   """
   args = dict(c.recipe)
-  goal = recipes.build(args.pop('name'), **args)
+  goal = recipes.build(args.pop('name'), **args).caching(cached(c))
   rules = {
     role: partitioning.make_rules(mesh, getattr(c, role).sharding, model.config)
     for role, (model, _) in parts.items()

@@ -78,12 +78,26 @@ class Run:
     """Returns the shapes, dtypes and shardings of the state."""
     params = {'student': self.student_params, **self.auxiliary}
     shapes = jax.eval_shape(self._create, params)
-    return partitioning.place(self.mesh, shapes, self.rules)
+    # Every device reads any of the memories' rows, and they are small.
+    whole = partitioning.place(self.mesh, shapes.replay, {'embed': ''})
+    shapes = dataclasses.replace(shapes, replay=None)
+    placed = partitioning.place(self.mesh, shapes, self.rules)
+    return dataclasses.replace(placed, replay=whole)
 
   def _create(self, params: dict[str, Any]) -> state.State:
-    c = self.config
-    stale = c.behaviour_sync > 0
-    return state.create(params, self.optimizer(), c.seed, stale=stale)
+    c, parts = self.config, {'': self.config.task, **self.config.tasks}
+    length = c.task.max_response_tokens
+    memories = tuple(
+      step.memory(c.replay_size, feed.prompts(parts[name]), length)
+      for name in self.objective.replayed()
+    )
+    return state.create(
+      params,
+      self.optimizer(),
+      c.seed,
+      stale=c.behaviour_sync > 0,
+      replay=memories or None,
+    )
 
   @functools.cached_property
   def rules(self) -> partitioning.Rules:
@@ -218,6 +232,10 @@ class Run:
     return feed.examples(
       self.config.task, self.task, split, self.vocabulary, limit
     )
+
+  def counts(self) -> dict[str, Any]:
+    """Returns how many examples every split gives; see `feed.counts`."""
+    return feed.counts(self.config, self.task, self.objective, self.vocabulary)
 
   def train_iterator(self) -> Any:
     """Returns the endless iterator over training batches; see `feed`."""

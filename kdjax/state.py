@@ -24,7 +24,7 @@ class State:
     consecutive_skipped: [] int32, how many of these end at the last step.
     behaviour: the parameters that rollouts are sampled from, or None where they
       are the student's.
-    replay: earlier student samples, or None.
+    replay: earlier student samples by task (`step.Memory`), or None.
     pending_rollout: a rollout that waits for its update, or None.
   """
 
@@ -45,6 +45,7 @@ def create(
   seed: int,
   *,
   stale: bool = False,
+  replay: Any = None,
 ) -> State:
   """Returns the state before the first update.
 
@@ -57,6 +58,8 @@ def create(
     seed: of the run's key.
     stale: whether rollouts are sampled from a behaviour policy, which begins as
       a copy of the student.
+    replay: where terms replay earlier samples, a `step.memory` for each task of
+      `Objective.replayed`.
 
   Raises:
     ValueError: `params` has no 'student'.
@@ -76,4 +79,5 @@ def create(
     skipped=jnp.zeros((), jnp.int32),
     consecutive_skipped=jnp.zeros((), jnp.int32),
     behaviour=jax.tree.map(jnp.copy, params['student']) if stale else None,
+    replay=replay,
   )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kdjax import build, checks, models, state
-from kdjax.data import vocabularies
+from kdjax.data import tasks, vocabularies
 
 
 def build_run(c):
@@ -138,7 +138,7 @@ def test_long_prompts_empty_files_and_missing_answers_are_refused(
 
   def with_task(**changes):
     c = checks.validate(tiny(**changes))
-    task = checks.tasks.get(c.task.name, **c.task.args)
+    task = tasks.get(c.task.name, **c.task.args)
     return dataclasses.replace(run, config=c, task=task)
 
   with pytest.raises(ValueError, match='max_prompt_tokens=3.*on_long'):

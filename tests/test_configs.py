@@ -60,6 +60,7 @@ def test_unknown_arguments_are_refused(path):
 
 # What the papers compare, of files whose other arguments are numbers and paths.
 VARIANTS = [
+  ('distillm_dolly', 'divergence=skew_reverse_kl'),
   ('dpkd_dolly', 'form=ipo'),
   ('dpkd_dolly', 'form=cpo'),
   ('dpkd_dolly', 'form=simpo'),

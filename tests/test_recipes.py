@@ -1,5 +1,7 @@
 """What each named system is made of, and identities between them."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,24 @@ def test_the_terms_of_the_named_systems():
   )
   assert only('supervised_kd')[:2] == ('forward_kl', {'data': 1.0})
   assert only('on_policy_kd')[:2] == ('forward_kl', {'student': 1.0})
+
+
+def test_distillm_is_a_mixture_of_samples_of_now_and_of_earlier():
+  falling = {**RISING, 'start': 1.0, 'end': 0.0}
+  goal = recipes.build('distillm', student=falling, replay=RISING, alpha=0.2)
+  assert goal.sources() == {'student', 'replay', 'data'}
+  (term,) = goal.terms
+  assert (term.loss, term.loss_args) == ('skew_forward_kl', {'alpha': 0.2})
+  found = term.draws()[0].fractions(2)
+  np.testing.assert_allclose(list(found.values()), [0.75, 0.25, 0.0])
+  # Without earlier samples it is GKD.
+  args = {'divergence': 'reverse_kl', 'normalize': 'token'}
+  plain = recipes.build('distillm', student=0.5, replay=0.0, **args)
+  (one,), (other,) = plain.terms, recipes.build('gkd', lam=0.5, **args).terms
+  fractions = one.draws()[0].fractions(0)
+  assert fractions.pop('replay') == 0.0
+  assert fractions == other.draws()[0].fractions(0)
+  assert (one.loss, one.normalize) == (other.loss, other.normalize)
 
 
 def test_supervised_and_on_policy_are_the_ends_of_gkd():
@@ -212,10 +232,14 @@ def test_gkd_can_be_said_in_terms():
   'name, args, parts',
   [
     ('kd', {}, ["recipe.name='kd'", "'gkd'", "'sft'", "'terms'"]),
-    ('sft', {'lam': 1}, ["recipe 'sft' takes no ['lam']; it takes []"]),
-    ('gkd', {'lambda_': 1}, ["takes no ['lambda_']", "'beta'", "['lam', "]),
+    ('sft', {'lam': 1}, ["recipe 'sft': it takes no ['lam']; it takes []"]),
+    (
+      'gkd',
+      {'lambda_': 1},
+      ["takes no ['lambda_']", "'beta'", 'it takes lam, '],
+    ),
     ('gkd', {'lam': 1.5}, ['source.student=1.5: expected 0 to 1']),
-    ('gkd', {'lam': 'half'}, ["source.student: schedule 'half'"]),
+    ('gkd', {'lam': 'half'}, ["lam='half': expected float or Mapping"]),
     ('gkd', {'divergence': 'kl'}, ["unknown loss 'kl'", "'reverse_kl'"]),
     ('gkd', {'beta': 2, 'coin': 'x'}, ["'batch'", 'beta=2: expected 0 to 1']),
     ('gkd', {'source': 'gold'}, ["unknown sources ['gold']", "'teacher'"]),
@@ -226,15 +250,25 @@ def test_gkd_can_be_said_in_terms():
       {'squared': True, 'temperature': RISING},
       ['squared=True needs a number as temperature'],
     ),
-    ('terms', {}, ["missing 1 required keyword-only argument: 'terms'"]),
+    (
+      'f_distill',
+      {'skew': 'x', 'divergence': 3, 'lam': 1},
+      ["takes no ['lam']", "skew='x': expected float", '=3: expected str'],
+    ),
+    (['gkd'], {}, ["recipe.name=['gkd']; known"]),
+    ('gkd', {'lam': {'kind': 'linear'}}, ['missing keys']),
+    ('gkd', {'lam': {**RISING, 'begin': 'x'}}, ["expected numbers in ['begin"]),
+    ('gkd', {'lam': {**RISING, 'steps': math.nan}}, ['a finite number']),
+    ('gkd', {'temperature': 1e39}, ['temperature=1e+39: must be 0, or from']),
+    ('terms', {}, ["recipe 'terms': terms is missing"]),
     ('terms', {'terms': []}, ['needs at least one term']),
     (
       'terms',
       {'terms': ['sft', {'los': 'sft', 'source': 'data'}]},
       [
         "terms[0]='sft': expected a mapping",
-        "terms[1] has no ['los']; its fields are ['name', 'loss', ",
-        "terms[1] lacks 'loss'",
+        "terms[1]: it takes no ['los']; it takes ['name', 'loss', ",
+        'terms[1]: loss is missing',
       ],
     ),
     (

@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from kdjax import losses, partitioning, types
 
 # No two sizes are alike, nor their halves and quarters.
-T, D, V, CHUNK = 6, 8, 40, 3
+T, D, V, CHUNK, K = 6, 8, 40, 3, 5
 ROWS = ('data', 'fsdp')
 SPECS = {'kernel': PartitionSpec('fsdp', 'tensor'),
          'teacher_kernel': PartitionSpec('fsdp', 'tensor'),
@@ -31,8 +31,9 @@ def problem(B):
                 temperature=rng.uniform(0.5, 2, (B, T)).astype(np.float32))
   rest = dict(teacher=normal(B, T, D), teacher_kernel=normal(D, V),
               weights=normal(B, T), mask=mask,
-              labels=rng.integers(0, V, (B, T)))
-  return floats, rest
+              labels=rng.integers(0, V, (B, T)),
+              top=losses.top_k(normal(B, T, V), K))
+  return floats, jax.device_get(rest)
 
 def weighted(floats, rest):
   return losses.chunked(
@@ -41,6 +42,13 @@ def weighted(floats, rest):
       types.Head(rest['teacher_kernel']), weights=rest['weights'],
       mask=rest['mask'], args={'temperature': floats['temperature']},
       chunk_size=CHUNK, batch_axes=ROWS)
+
+def known(floats, rest):
+  return losses.chunked(
+      losses.forward_kl, floats['hidden'],
+      types.Head(floats['kernel'], floats['bias']), rest['top'],
+      weights=rest['weights'], mask=rest['mask'], chunk_size=CHUNK,
+      batch_axes=ROWS)
 
 def valued(floats, rest):
   half = jnp.bfloat16
@@ -59,7 +67,7 @@ def check(function, inputs, sizes, atol, sharded=True):
   mesh = partitioning.make_mesh(devices=jax.devices()[:count], **sizes)
   rows = PartitionSpec(ROWS) if sharded else PartitionSpec()
   def place(path, x):
-    spec = SPECS.get(path[-1].key, rows)
+    spec = SPECS.get(getattr(path[-1], 'key', ''), rows)
     return jax.device_put(x, NamedSharding(mesh, spec))
   with jax.set_mesh(mesh):
     placed = jax.tree_util.tree_map_with_path(place, inputs)
@@ -85,6 +93,7 @@ even, uneven = problem(16), problem(3)
 for data, fsdp, tensor in (8, 1, 1), (1, 8, 1), (1, 1, 4), (2, 2, 2):
   sizes = dict(data=data, fsdp=fsdp, tensor=tensor)
   check(weighted, even, sizes, 1e-5)
+  check(known, even, sizes, 1e-5)
 check(weighted, uneven, sizes, 1e-5, sharded=False)
 # Gradients are rounded to bfloat16, those of the head once a chunk.
 check(valued, even, sizes, 2**-7)
@@ -99,6 +108,7 @@ from kdjax import build, checks, partitioning
 partitioning.MIN_SIZE = 64  # or nothing here were split
 c = runpy.run_path('tests/tiny.py')['get_config'](sys.argv[1])
 c.optimizer.name = 'adamw'
+c.recipe, c.replay_size = {'name': 'distillm'}, 16
 c.teacher.sharding = {'embed': 'data+fsdp'}
 
 def part(tree):
@@ -115,6 +125,7 @@ for sizes in {'data': 1, 'fsdp': 8}, {'data': 8, 'fsdp': 1}:
   # Scales of norms, of 16 elements, are whole everywhere.
   low, high = (1 / 8, 1.2 / 8) if sizes['fsdp'] == 8 else (1, 1)
   assert all(low <= each <= high for each in student), (sizes, student)
+  assert part(state.replay) == 1, sizes
   # A teacher may be split where the student isn't.
   assert part(run.teacher_params) <= 1.2 / 8, sizes
 """

@@ -34,6 +34,7 @@ CASES = {
   'supervised_kd': {},
   'on_policy_kd': {},
   'gkd': {'lam': 1.0, 'beta': 0.9},
+  'distillm': {'student': 1.0, 'replay': 0.0},
   'engine': {'form': 'straight_through'},
   'f_distill js': {'skew': 0.85},
   'f_distill exact': {'mixture': 'exact'},

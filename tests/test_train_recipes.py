@@ -37,7 +37,7 @@ def weights(workdir):
 
 
 def stale(tiny_data):
-  """Everything that a state can hold, at once: LLMR beside adversarial layers.
+  """All that a state can hold but replays: LLMR beside adversarial layers.
 
   A behaviour policy, parameters of a term's own, a second task, several updates
   on each rollout, rollouts that wait for the next step, and a teacher that
@@ -73,12 +73,37 @@ def stale(tiny_data):
   }
 
 
-@pytest.mark.slow
-def test_a_killed_run_ends_where_an_undisturbed_one_ends(
-  quick, tiny_data, tmp_path, monkeypatch
-):
-  config = quick(**stale(tiny_data))
-  train.train(config, str(tmp_path / 'whole'))
+def replayed(tiny_data):
+  """Samples that are kept, of two tasks, in a ring that a kill finds half full.
+
+  They are sampled ahead of the step that keeps and learns from them.
+  """
+  args = {'path': f'{tiny_data}/{{split}}.jsonl', 'input': 'spelling'}
+  mixed = {'student': 0.25, 'replay': 0.5, 'data': 'rest'}
+  terms = (
+    {'name': 'main', 'loss': 'generalized_jsd', 'source': mixed},
+    {'name': 'now', 'loss': 'reverse_kl', 'source': 'student'},
+    {'name': 'then', 'loss': 'reverse_kl', 'source': 'replay'},
+  )
+  other = {'task': 'unlabelled'}
+  return {
+    'recipe': {
+      'name': 'terms',
+      'terms': (terms[0], *({**term, **other} for term in terms[1:])),
+    },
+    'tasks': {'unlabelled': {'name': 'file', 'args': args}},
+    'replay_size': 20,
+    'rollout_ahead': True,
+    'updates_per_rollout': 2,
+    'task__teacher_prompts': ('{input} please',),
+    'task__max_teacher_prompt_tokens': 12,
+  }
+
+
+def disturbed(config, tmp_path, monkeypatch):
+  """Runs a config, and again with a kill in between; returns the workdirs."""
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  train.train(config, str(whole))
   step_once = train.Trainer._step
 
   def interrupted(self, done, current):
@@ -86,22 +111,43 @@ def test_a_killed_run_ends_where_an_undisturbed_one_ends(
       os.kill(os.getpid(), signal.SIGTERM)
     return step_once(self, done, current)
 
-  killed = tmp_path / 'killed'
   with monkeypatch.context() as patch:
     patch.setattr(train.Trainer, '_step', interrupted)
     with pytest.raises(SystemExit):
       train.train(config, str(killed))
   train.train(config, str(killed))
-  assert weights(killed) == weights(tmp_path / 'whole')
+  assert weights(killed) == weights(whole)
+  assert all(line['skipped'] == 0 for line in logged(killed))
+  return whole, killed
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_where_an_undisturbed_one_ends(
+  quick, tiny_data, tmp_path, monkeypatch
+):
+  config = quick(**stale(tiny_data))
+  folders = disturbed(config, tmp_path, monkeypatch)
   own = [
-    (folder / 'student' / roles.AUXILIARY).read_bytes()
-    for folder in (killed, tmp_path / 'whole')
+    (folder / 'student' / roles.AUXILIARY).read_bytes() for folder in folders
   ]
   assert own[0] == own[1]
-  for line in logged(killed):
-    assert line['skipped'] == 0
+  for line in logged(folders[1]):
     assert np.isfinite(line['reward/induced'])
     assert 0 < line['rollout/teacher/accepted'] <= 1
+
+
+@pytest.mark.slow
+def test_a_killed_run_replays_what_an_undisturbed_one_replays(
+  quick, tiny_data, tmp_path, monkeypatch
+):
+  config = quick(**replayed(tiny_data))
+  whole, killed = disturbed(config, tmp_path, monkeypatch)
+  # Of each step 8 rows, of which the ring holds 20.
+  filled = [line['replay/filled'] for line in logged(killed)]
+  assert filled == [8, 16, 20, 20]
+  for one, other in zip(logged(killed), logged(whole), strict=True):
+    names = [name for name in one if name.startswith(('loss', 'replay'))]
+    assert [one[name] for name in names] == [other[name] for name in names]
 
 
 @pytest.mark.slow

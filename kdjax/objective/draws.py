@@ -15,7 +15,7 @@ from kdjax.optimizers import is_constant, schedule
 
 # Those sampled at every step come first: rows are given to them first.
 SAMPLED = ('student', 'greedy')
-SOURCES = (*SAMPLED, 'teacher', 'data', 'rejected')
+SOURCES = (*SAMPLED, 'replay', 'teacher', 'data', 'rejected')
 REST = 'rest'
 COINS = ('example', 'batch')
 
@@ -30,7 +30,8 @@ class Draw:
   Attributes:
     source: a name in `SOURCES`, or a mixture of them such as
       `{'data': 0.5, 'student': 0.5}`. Fractions may be schedules; one of them
-      may be 'rest', what the others leave.
+      may be 'rest', what the others leave. 'replay' is what the student said
+      up to now, each response with the prompt that it answers.
     task: the batch that the prompts come from; '' is the main one.
     coin: 'example' mixes the sources within each batch, stratified; 'batch'
       tosses one coin a batch, as in GKD's algorithm 1.

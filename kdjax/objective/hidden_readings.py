@@ -38,6 +38,16 @@ class HiddenReading:
   batch_axes: tuple[str, ...] = ()
 
   @property
+  def compares(self) -> bool:
+    """Whether the teacher's distributions are at hand, or their likeliest."""
+    return self.teacher_head is not None or self.known is not None
+
+  @property
+  def known(self) -> types.TopK | None:
+    """[R, T, k] the teacher's likeliest tokens, where a cache has them."""
+    return self.view.response.teacher
+
+  @property
   def mask(self) -> jax.Array:
     """[R, T] bool."""
     return self.view.response.mask
@@ -140,7 +150,7 @@ class HiddenReading:
 
 
 def _of_chunk(hidden, head, view, teacher_head) -> Reading:
-  teacher_logits = None
+  teacher_logits = view.response.teacher
   if teacher_head is not None and view.teacher is not None:
     teacher_logits = teacher_head.logits(view.teacher)
   return Reading(view, head.logits(hidden), teacher_logits)

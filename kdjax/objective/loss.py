@@ -28,6 +28,8 @@ class Loss:
       student's, with the log-probabilities they were sampled with), layers by
       kind (`models.api.CAPTURES`), or 'after' (the hidden state after each
       token). Or a function of `loss_args` that returns these.
+    top_k: whether its teacher may be known by its likeliest tokens
+      (`types.TopK`) in place of logits.
     tokenwise: whether its value at a token depends on what is read of that
       token alone: it is then given chunks of tokens, see `Reading`.
     pair: whether it compares two responses to each prompt.
@@ -41,6 +43,7 @@ class Loss:
   values: Callable[..., Any]
   args: Mapping[str, Option] = dataclasses.field(default_factory=dict)
   needs: Collection[str] | Callable[..., Collection[str]] = ()
+  top_k: bool = False
   tokenwise: bool = False
   pair: bool = False
   target: Callable[..., Target] = response_target

@@ -15,13 +15,32 @@ RESERVED = {'student', 'main', 'frozen'}
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """A weighted sum of terms."""
+  """A weighted sum of terms.
+
+  Attributes:
+    terms: the summands.
+    cached: the tasks whose terms read what a cache holds of the teacher
+      (`types.TopK`), in place of a live one; '' is the main one.
+  """
 
   terms: tuple[Term, ...]
+  cached: frozenset[str] = frozenset()
 
   def numbers(self) -> dict[str, dict[str, float]]:
     """Returns `Term.numbers` of each term, by its name."""
-    return {term.name: term.numbers() for term in self.terms}
+    found = {term.name: term.numbers() for term in self.terms}
+    for term in filter(self.reads_cache, self.terms):
+      # Known to be 1, as nothing is known of another one.
+      found[term.name].pop('temperature', None)
+    return found
+
+  def caching(self, tasks: Collection[str]) -> 'Objective':
+    """Returns the objective with other `cached` tasks."""
+    return dataclasses.replace(self, cached=frozenset(tasks))
+
+  def reads_cache(self, term: Term) -> bool:
+    """Whether a term's teacher is what a cache holds of it."""
+    return term.task in self.cached and 'teacher' in term.needs()
 
   def bind(self, numbers: Mapping[str, Mapping[str, Any]]) -> 'Objective':
     """Returns the objective with other, possibly traced, `numbers`."""
@@ -29,7 +48,7 @@ class Objective:
       dataclasses.replace(term, bound=numbers.get(term.name, {}))
       for term in self.terms
     )
-    return Objective(tuple(terms))
+    return dataclasses.replace(self, terms=tuple(terms))
 
   def problems(self) -> list[str]:
     """Returns what is wrong with the terms, each as a sentence."""
@@ -51,7 +70,18 @@ class Objective:
         f'terms {taken} have parameters of their own, under names that are '
         'taken: rename them'
       )
-    return found or self._coin_problems()
+    return found or self._coin_problems() + self._replay_problems()
+
+  def _replay_problems(self) -> list[str]:
+    """What is replayed must have been sampled."""
+    return [
+      f'terms replay what the student said to '
+      f'{f"the task {task!r}" if task else "the main task"}, but none has it '
+      "sampled there: name the source 'student' as well, such as "
+      "{'student': 0.1, 'replay': 0.9}"
+      for task in self.replayed()
+      if 'student' not in self.sources(task)
+    ]
 
   def _coin_problems(self) -> list[str]:
     """One toss decides for the batch, so it must be the same for all terms."""
@@ -68,6 +98,32 @@ class Objective:
       "coin='batch' all of them need it, and the same source; or give all "
       "coin='example'"
     ]
+
+  def cache_problems(self) -> list[str]:
+    """Returns what caches lack that terms read, each as a sentence."""
+    found = []
+    for term in filter(self.reads_cache, self.terms):
+      sources = sorted({k for draw in term.draws() for k in draw.mixture()})
+      if sources != ['teacher']:
+        found.append(
+          f'term {term.name!r} compares with the teacher on {sources}, but '
+          'only the cached responses of the teacher have its '
+          "log-probabilities: set its source to 'teacher'"
+        )
+      if not LOSSES[term.loss].top_k:
+        known = [name for name, loss in LOSSES.items() if loss.top_k]
+        found.append(
+          f'term {term.name!r}: {term.loss} reads more of the teacher than its '
+          f'likeliest tokens, which suffice for {known}'
+        )
+      temperature = term.loss_args.get('temperature', 1.0)
+      if temperature != 1:
+        found.append(
+          f'term {term.name!r}: loss_args.temperature={temperature}, but the '
+          'cached log-probabilities are at 1, which says nothing of the mass '
+          'of other tokens elsewhere: leave it out'
+        )
+    return found
 
   def views(self) -> tuple[Draw, ...]:
     """Returns the draws that losses read: one forward pass of the student each.
@@ -109,10 +165,15 @@ class Objective:
   def needs(self, draw: Draw | None = None) -> set[str]:
     """Returns what the losses of a draw (or all losses) read.
 
-    See `Loss.needs`.
+    See `Loss.needs`; a teacher that is cached is 'top_k' in place of 'teacher'.
     """
     terms = self.terms if draw is None else self.readers(draw)
-    return set().union(*(term.needs() for term in terms))
+    return set().union(*map(self._needs, terms))
+
+  def _needs(self, term: Term) -> set[str]:
+    if self.reads_cache(term):
+      return term.needs() - {'teacher'} | {'top_k'}
+    return term.needs()
 
   def rewards(self, draw: Draw | None = None) -> set[str]:
     """Returns the rewards that the responses of a draw (or all) get."""
@@ -143,6 +204,12 @@ class Objective:
     """Returns the sources that terms (of one task) draw from, at some step."""
     terms = [term for term in self.terms if task in (None, term.task)]
     return set().union(*(term.sources() for term in terms))
+
+  def replayed(self) -> tuple[str, ...]:
+    """Returns the tasks of which terms replay what the student said."""
+    return tuple(
+      task for task in sorted(self.tasks()) if 'replay' in self.sources(task)
+    )
 
   @property
   def steady(self) -> bool:

@@ -57,7 +57,7 @@ class Reading(NamedTuple):
   Attributes:
     view: the responses.
     logits: [R, T, V] the student's.
-    teacher_logits: [R, T, V], or None.
+    teacher_logits: [R, T, V], what is known of them (`types.TopK`), or None.
     layers: what was captured of the student's layers, or None.
     after: [R, T, D] the student's last hidden state after each token, or None.
   """

@@ -12,6 +12,7 @@ from kdjax.objective.policy import GROUPED
 from kdjax.objective.readings import Reading, Target
 from kdjax.objective.reductions import NORMALIZERS
 from kdjax.objective.registry import LOSSES
+from kdjax.objective.rewards import REWARDS
 from kdjax.objective.specs import Spec, at_step, spec_problems
 
 Source = str | Mapping[str, Any]
@@ -213,4 +214,32 @@ class Term:
         "have: set source='student', or loss_args.importance=False where the "
         'loss takes it'
       )
+    if 'replay' in self.sources():
+      found += self._replay_problems()
     return found + loss.problems(loss.filled(self.loss_args))
+
+  def _replay_problems(self) -> list[str]:
+    """What can't be made of rows that bring their own prompts."""
+    start, found = f'source={self.source!r}: replayed responses', []
+    if LOSSES[self.loss].pair:
+      found.append(
+        f'{start} answer prompts of their own, so that no pair is of one '
+        'prompt: draw both sides from other sources'
+      )
+    if self.baselines():
+      found.append(
+        f"{start} answer prompts of their own: baseline='greedy' has none to "
+        'compare them with; choose another'
+      )
+    if self.trusts_samples:
+      found.append(
+        f"{start} are an older policy's, and {self.loss} takes samples for the "
+        "policy's own: set source='student'"
+      )
+    foreign = sorted(self.rewards() - {'teacher_baseline', *REWARDS})
+    if foreign:
+      found.append(
+        f'{start} come without the texts and references that {foreign} '
+        "reads: draw from 'student', or choose a reward that a model gives"
+      )
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, types
 from kdjax.objective.loss import Loss
 from kdjax.objective.specs import Option
 
@@ -15,7 +15,7 @@ _RANGES = {'temperature': {'above': 0.0}}
 _DPKD = {'beta': Option(0.1, above=0.0)}
 
 
-def _soft(fn: Callable[..., jax.Array], args=None) -> Loss:
+def _soft(fn: Callable[..., jax.Array], args=None, top_k=False) -> Loss:
   """A loss against the teacher's distribution, with the function's options."""
   parameters = list(inspect.signature(fn).parameters.values())[2:]
   shares = {'low': 0.0, 'high': 1.0}
@@ -29,7 +29,7 @@ def _soft(fn: Callable[..., jax.Array], args=None) -> Loss:
     return fn(reading.logits, reading.teacher_logits, **args)
 
   options = options if args is None else args
-  return Loss(values, options, needs={'teacher'}, tokenwise=True)
+  return Loss(values, options, needs={'teacher'}, top_k=top_k, tokenwise=True)
 
 
 def _student(fn: Callable[..., jax.Array]) -> Loss:
@@ -44,7 +44,10 @@ def _cross_entropy(readings, target, params):
 
 
 def _argmax_cross_entropy(student_logits, teacher_logits):
-  best = jnp.argmax(jax.lax.stop_gradient(teacher_logits), -1)
+  if isinstance(teacher_logits, types.TopK):
+    best = teacher_logits.ids[..., 0]
+  else:
+    best = jnp.argmax(jax.lax.stop_gradient(teacher_logits), -1)
   return losses.cross_entropy(student_logits, best)
 
 
@@ -88,12 +91,12 @@ def _kl_estimate(readings, target, params):
 
 
 LOSSES: dict[str, Loss] = {
-  **{name: _soft(fn) for name, fn in losses.DIVERGENCES.items()},
-  'soft_cross_entropy': _soft(losses.soft_cross_entropy),
+  **{name: _soft(fn, top_k=True) for name, fn in losses.DIVERGENCES.items()},
+  'soft_cross_entropy': _soft(losses.soft_cross_entropy, top_k=True),
   'engine': _soft(losses.engine),
   'dpkd_token': _soft(losses.dpkd_token, _DPKD),
   'cross_entropy': Loss(_cross_entropy, tokenwise=True),
-  'argmax_cross_entropy': _soft(_argmax_cross_entropy),
+  'argmax_cross_entropy': _soft(_argmax_cross_entropy, top_k=True),
   'exact_skew_forward_kl': Loss(_exact_forward, needs={'teacher'}),
   'exact_skew_reverse_kl': Loss(_exact_reverse, needs={'teacher'}),
   'negative_entropy': _student(lambda logits: -losses.entropy(logits)),

@@ -182,6 +182,8 @@ def update(job: Job) -> float:
       teacher = shape(settings.teacher, count)
       both = teacher.logits(response) + student.logits(response)
       one += teacher.logits(response) + both / settings.measure_every
+    elif 'top_k' in goal.needs(draw):
+      one += student.logits(response) / settings.measure_every
     total += settings.updates_per_rollout * _rows(job, draw) * one
   return total
 

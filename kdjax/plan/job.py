@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,9 +20,9 @@ from kdjax import (
   step,
   types,
 )
-from kdjax.checks import ROLES, given
+from kdjax.checks import ROLES, cached, given
 from kdjax.config import Config, Task
-from kdjax.data import vocabularies
+from kdjax.data import manifests, vocabularies
 from kdjax.models import api, known, lora
 from kdjax.objective import Objective
 from kdjax.run import Run
@@ -85,7 +86,7 @@ def make(c: Config, devices: Sequence[Any]) -> Job:
   """
   mesh = _mesh(c, devices)
   args = dict(c.recipe)
-  goal = recipes.build(args.pop('name'), **args)
+  goal = recipes.build(args.pop('name'), **args).caching(cached(c))
   tokens = _tokens(c)
   parts = dict.fromkeys(ROLES, (None, None))
   for role in ROLES:
@@ -190,22 +191,36 @@ def _batch_of(
     shape = (c.batch_size, *shape)
     return jax.ShapeDtypeStruct(shape, dtype, sharding=split)
 
-  def text(kind, length):
-    return kind(rows(length), rows(length, dtype=jnp.bool_))
+  length, floats = task.max_response_tokens, jnp.float32
 
-  asked = task.max_teacher_prompt_tokens or task.max_prompt_tokens
+  def response(source):
+    top = None
+    if source == 'teacher' and name in goal.cached:
+      shape = length, _top_logprobs(c, task)
+      top = types.TopK(
+        rows(*shape), rows(*shape, dtype=floats), rows(length, dtype=floats)
+      )
+    mask = rows(length, dtype=jnp.bool_)
+    return types.Response(rows(length), mask, teacher=top)
+
+  prompts = jax.tree.map(
+    lambda x: rows(*x.shape[1:], dtype=x.dtype), feed.prompts(task)
+  )
   sources = {'data', 'rejected', 'teacher'} & {'data', *goal.sources(name)}
   if name in feed.online(c, goal):
     sources -= {'teacher'}
-  return types.Batch(
-    prompt=text(types.Prompt, task.max_prompt_tokens),
-    teacher_prompts=tuple(
-      text(types.Prompt, asked) for _ in task.teacher_prompts
-    )
-    or None,
-    responses={
-      source: text(types.Response, task.max_response_tokens)
-      for source in sorted(sources)
-    },
+  return dataclasses.replace(
+    prompts,
+    responses={source: response(source) for source in sorted(sources)},
     example_id=rows(),
   )
+
+
+def _top_logprobs(c: Config, task: Task) -> int:
+  """Returns k of a cache of the teacher, or of the one that c would write."""
+  try:
+    return manifests.Manifest.read(pathlib.Path(task.teacher_responses)).k
+  except FileNotFoundError:
+    if not c.generate.top_logprobs:
+      raise
+    return c.generate.top_logprobs

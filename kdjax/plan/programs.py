@@ -111,16 +111,16 @@ def lower_update(job: Job) -> Any:
 
 
 def _responses(job: Job) -> tuple[types.Response, ...]:
-  """Returns the shapes of what a rollout gives, split by rows."""
-  sample = functools.partial(step.rollout, job.settings, rows=job.rows)
-  found, _ = jax.eval_shape(
-    sample,
-    step.policy(job.state),
-    job.run.frozen.get('teacher'),
-    job.batch,
-    job.state.step,
-    job.state.key,
-  )
+  """Returns the shapes of what an update is given, split by rows."""
+
+  def draw(state, teacher, batch):
+    drawn = state.step, state.key, job.rows
+    params = step.policy(state)
+    said, _ = step.rollout(job.settings, params, teacher, batch, *drawn)
+    return step.recall(job.settings, state.replay, batch, said, *drawn)[1]
+
+  teacher = job.run.frozen.get('teacher')
+  found = jax.eval_shape(draw, job.state, teacher, job.batch)
   split = job.batch.prompt.tokens.sharding
   return jax.tree.map(lambda x: x.update(sharding=split), found)
 
@@ -210,6 +210,8 @@ def held(job: Job) -> dict[str, float]:
   }
   for name, params in job.run.frozen.items():
     found[name] = on_chip(params)
+  if state.replay is not None:
+    found['replay'] = on_chip(state.replay)
   found['batch'] = on_chip((job.batch, state.step, state.key, state.skipped))
   return found
 

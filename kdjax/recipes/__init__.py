@@ -9,11 +9,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kdjax import values
 from kdjax.objective import Objective
 from kdjax.recipes.custom import terms
 from kdjax.recipes.f_distill import f_distill
 from kdjax.recipes.layers import layer_matching, pre_distillation
 from kdjax.recipes.on_policy import (
+  distillm,
   engine,
   gkd,
   imitkd,
@@ -38,6 +40,7 @@ RECIPES: dict[str, Callable[..., Objective]] = {
   'supervised_kd': supervised_kd,
   'on_policy_kd': on_policy_kd,
   'gkd': gkd,
+  'distillm': distillm,
   'engine': engine,
   'f_distill': f_distill,
   'minillm': minillm,
@@ -79,18 +82,16 @@ def takes(name: str, argument: str) -> bool:
 
 def problems(name: str, args: Mapping[str, Any]) -> list[str]:
   """Returns what is wrong with a recipe's name and arguments."""
-  if name not in RECIPES:
+  if not isinstance(name, str) or name not in RECIPES:
     return [f'recipe.name={name!r}; known recipes are {sorted(RECIPES)}']
-  parameters = inspect.signature(RECIPES[name]).parameters.values()
-  known = [p.name for p in parameters if p.kind != p.VAR_KEYWORD]
-  open_ended = len(known) < len(parameters)
-  unknown = sorted(set(args) - set(known))
-  if unknown and not open_ended:
-    return [f'recipe {name!r} takes no {unknown}; it takes {known}']
-  try:
-    found = RECIPES[name](**args).problems()
-  except (TypeError, ValueError) as error:
-    found = [str(error)]
-  if found and unknown:
-    found.append(f'it takes {known}, and what its divergence takes')
+  found = values.problems(RECIPES[name], args)
+  if not found:
+    try:
+      found = RECIPES[name](**args).problems()
+    except (TypeError, ValueError) as error:
+      found = [str(error)]
+    known = [*inspect.signature(RECIPES[name]).parameters]
+    if found and set(args) - set(known):
+      known = ', '.join(known[:-1])
+      found.append(f'it takes {known}, and what its divergence takes')
   return [f'recipe {name!r}: {problem}' for problem in found]

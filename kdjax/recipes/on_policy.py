@@ -68,6 +68,47 @@ def gkd(
   return Objective((term,))
 
 
+def distillm(
+  *,
+  student: Spec = 0.1,
+  replay: Spec = 0.4,
+  divergence: str = 'skew_forward_kl',
+  source: str = 'data',
+  coin: str = 'example',
+  normalize: str = 'token',
+  **loss_args: Any,
+) -> Objective:
+  """DistiLLM: skew divergences, on earlier samples more than on present ones.
+
+  `E_y[D(p, q)]` with y the student's, sampled now with probability `student`
+  and taken from its last `replay_size` responses with probability `replay`, and
+  given else (Ko et al. 2024, section 3.2). With φ the share of the student's
+  responses and s steps, the paper samples fewer and fewer, φ(1 - t / s) now:
+  `student={'kind': 'linear', 'start': φ, 'end': 0.0, 'steps': s}` and `replay`
+  from 0 to φ. Its φ grows where the validation loss does; here it is given.
+
+  Args:
+    student: fraction of responses sampled now; a number or a schedule.
+    replay: fraction of earlier ones.
+    divergence: a name in `losses.DIVERGENCES`; the paper's other one is
+      'skew_reverse_kl'.
+    source: 'data' or 'teacher', the fixed responses.
+    coin: 'example' (stratified within the batch) or 'batch' (the paper's).
+    normalize: 'token' as in the paper's code, or 'sequence'.
+    **loss_args: the divergence's, such as `alpha` (the paper's is 0.1).
+  """
+  mixture = {'student': student, 'replay': replay, source: REST}
+  term = Term(
+    'distillm',
+    divergence,
+    mixture,
+    coin=coin,
+    normalize=normalize,
+    loss_args=loss_args,
+  )
+  return Objective((term,))
+
+
 def engine(
   *, form: str = 'soft', temperature: Spec = 1.0, normalize: str = 'token'
 ) -> Objective:

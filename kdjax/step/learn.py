@@ -163,9 +163,9 @@ def terms(
       jax.random.fold_in(dropout_key, i),
     )
     readings[draw.key] = reading
-    if reading.teacher_head is not None:
+    if reading.compares:
       suffix = f'/{draw.label}' if len(goal.views()) > 1 else ''
-      found = _divergences(settings, step, reading)
+      found = _divergences(settings, step, reading) | _mass(reading)
       metrics |= {f'{name}{suffix}': pair for name, pair in found.items()}
   values = {}
   for key, reading in readings.items():
@@ -248,6 +248,9 @@ def _divergences(
 ) -> Metrics:
   """Both KL divergences, a token and at the first (DPKD's ablation).
 
+  Where a cache knows the teacher's likeliest tokens alone, no more than they
+  are: see `losses.sparse`.
+
   Measured every `measure_every` steps; in between, their counts are zero.
   """
   kinds = {'forward_kl': losses.forward_kl, 'reverse_kl': losses.reverse_kl}
@@ -270,6 +273,14 @@ def _divergences(
   # How seldom, for who counts a compiled program's work (`plan.counting`).
   with jax.named_scope(f'every_{settings.measure_every}'):
     return jax.lax.cond(due, measure, lambda: nothing)
+
+
+def _mass(reading: objective.HiddenReading) -> Metrics:
+  """The teacher's probability that cached tokens hold, a token."""
+  if reading.known is None:
+    return {}
+  mass = -jnp.expm1(reading.known.tail)
+  return {'teacher_mass': objective.reduce(mass, reading.mask, 'token')}
 
 
 def _accumulate(loss_fn, params, micros, key):

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from kdjax import types
 from kdjax.models import api
 from kdjax.state import State
-from kdjax.step import host_rewards
-from kdjax.step.learn import Scored, learn, term_weights, terms
+from kdjax.step import host_rewards, replay
+from kdjax.step.learn import Scored, learn
+from kdjax.step.rehearsal import rehearse
 from kdjax.step.rollout import rollout
 from kdjax.step.score import Judged, score
 from kdjax.step.settings import Metrics, Settings
@@ -38,6 +38,7 @@ class Program:
     self._numbers: Any = None
     self._rollout = self._jit(rollout, static_argnames='rows')
     self._score = self._jit(score)
+    self._recall = None
     self._learn = None
     self._whole = None
 
@@ -138,6 +139,26 @@ class Program:
       rows=rows,
     )
 
+  def recall(
+    self,
+    state: State,
+    batch: types.Batch,
+    responses: tuple[types.Response, ...],
+    rows: int,
+  ) -> tuple[State, tuple[types.Response, ...], Metrics]:
+    """Jitted `replay.recall`, where terms replay earlier responses."""
+    if not self.settings.objective.replayed():
+      return state, responses, {}
+    if self._recall is None:
+      self._recall = self._jit(
+        replay.recall,
+        static_argnames='rows',
+        out_shardings=(_shardings(state.replay), None, None),
+      )
+    given = state.replay, bare(batch), responses, state.step, state.key
+    found, *rest = self._recall(self._given(state), *given, rows=rows)
+    return dataclasses.replace(state, replay=found), *rest
+
   def judge(
     self, batch: types.Batch, responses: tuple[types.Response, ...]
   ) -> tuple[Judged, ...]:
@@ -207,41 +228,7 @@ class Program:
     Raises:
       ValueError: the models, responses and rewards don't fit the terms.
     """
-    settings, given = self.settings, bare(batch)
-    step, key = jnp.int32(0), jax.random.key(0)
-    teacher = frozen.get('teacher') if _samples_teacher(settings) else None
-    responses, _ = self._rollout.eval_shape(
-      settings.numbers(),
-      params['student'],
-      teacher,
-      given,
-      step,
-      key,
-      rows=rows,
-    )
-    judged = [
-      {
-        name: jax.ShapeDtypeStruct(response.tokens.shape[:1], jnp.float32)
-        for name in settings.objective.rewards(draw) & settings.host_rewards
-      }
-      for draw, response in zip(settings.objective.draws(), responses)
-    ]
-    scored, _ = self._score.eval_shape(
-      settings.numbers(),
-      params['student'],
-      self._models(frozen),
-      given,
-      responses,
-      tuple(judged),
-      step,
-    )
-    params, teacher = dict(params), frozen.get('teacher')
-
-    def loss(params, teacher, scored):
-      weights = term_weights(settings, scored, step)
-      return terms(settings, params, teacher, scored, weights, step, key)
-
-    jax.eval_shape(loss, params, teacher, scored)
+    rehearse(self.settings, params, frozen, bare(batch), rows)
 
   def try_rewards(
     self,
@@ -296,11 +283,15 @@ class Program:
     """A step phase by phase."""
     parts, pending = self.settings.micro_batches(batch), state.pending_rollout
     asked, ahead = (batch, 0) if pending is None else (following, 1)
-    sampled = around(
-      'rollout', lambda: self.rollout(state, frozen, asked, rows, ahead)
-    )
-    responses, metrics = pending or sampled
     current = dataclasses.replace(state, pending_rollout=None)
+
+    def draw():
+      sampled = self.rollout(state, frozen, asked, rows, ahead)
+      responses, metrics = pending or sampled
+      return sampled, metrics, self.recall(current, batch, responses, rows)
+
+    sampled, metrics, drawn = around('rollout', draw)
+    current, responses, recalled = drawn
     judged = around('reward', lambda: self.judge(batch, responses))
     scored, more = around(
       'teacher', lambda: self.score(current, frozen, batch, responses, judged)
@@ -315,7 +306,7 @@ class Program:
     current, found = around('update', lambda: updates(current, []))
     waits = sampled if pending else None
     current = dataclasses.replace(current, pending_rollout=waits)
-    return current, {**metrics, **more, **found}
+    return current, {**metrics, **recalled, **more, **found}
 
 
 def bare(batch: types.Batch) -> types.Batch:
@@ -324,7 +315,7 @@ def bare(batch: types.Batch) -> types.Batch:
   return dataclasses.replace(batch, references=None, tasks=tasks)
 
 
-def _shardings(state: State) -> Any:
+def _shardings(state: Any) -> Any:
   """Returns how the next state is to be sharded: like this one.
 
   Left to XLA, some arrays come back otherwise, and the next step is compiled
@@ -344,6 +335,8 @@ def _samples_teacher(settings: Settings) -> bool:
 def _check(settings: Settings) -> None:
   goal = settings.objective
   names = [term.name for term in goal.terms]
+  if problems := goal.cache_problems():
+    raise ValueError('\n'.join(problems))
   reads = goal.models()
   if _samples_teacher(settings):
     reads = reads | {'teacher'}

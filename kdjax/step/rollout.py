@@ -33,6 +33,9 @@ def rollout(
 
   [B, T] tokens and masks; with samples_per_prompt = G, [B * G, T] where the
   student is drawn from. Log-probabilities come along where a loss needs them.
+  After these, for each task in `Objective.replayed`, all that the student says
+  to it: `replay.recall` keeps that, and fills the rows that are replayed, which
+  are empty so far.
 
   Args:
     settings: of the step.
@@ -68,6 +71,8 @@ def rollout(
       responses[task][source] = found
       prefix = '/'.join(filter(None, ('rollout', task, source)))
       metrics |= _lengths(prefix.replace('/student', ''), found, settings)
+    if task in goal.replayed():
+      responses[task]['replay'] = _nothing(part, settings.max_new_tokens)
   views = []
   for draw in goal.draws():
     size = of_task(batch, draw.task).prompt.tokens.shape[0]
@@ -78,6 +83,10 @@ def rollout(
       continue
     source = objective.assign(draw, step, mixture_key, size, rows)
     views.append(rows_lib.select(list(draw.mixture()), found, source))
+  for task in goal.replayed():
+    found = responses[task]
+    said = found.get('student', found['replay'])
+    views.append(types.Response(said.tokens, said.mask))
   return constraints.by_row(tuple(views)), metrics
 
 
@@ -112,7 +121,7 @@ def _teach(
   )
   model, params = _sampler(settings.teacher, params, options)
   options = settings.generation(model, options)
-  prompt, ids = constraints.by_row((prompt, _ids(batch)))
+  prompt, ids = constraints.by_row((prompt, row_ids(batch)))
   if not count:
     found = sampling.generate(
       model, params, prompt, key, row_ids=ids, **options
@@ -148,7 +157,7 @@ def _answer(
 
   Where it answers several times, it answers all of them.
   """
-  prompt, ids, options = batch.prompt, _ids(batch), dict(settings.sampling)
+  prompt, ids, options = batch.prompt, row_ids(batch), dict(settings.sampling)
   size, chosen = ids.size, None
   model, params = _sampler(settings.student, params, options)
   if source == 'greedy':
@@ -184,11 +193,16 @@ def _sampler(
   return model, params
 
 
-def _ids(batch: types.Batch) -> jax.Array:
+def row_ids(batch: types.Batch) -> jax.Array:
   """Returns what selects the rows' random numbers, [B]."""
   if batch.example_id is None:
     return jnp.arange(batch.prompt.tokens.shape[0])
   return batch.example_id
+
+
+def _nothing(batch: types.Batch, length: int) -> types.Response:
+  blank = jnp.zeros((batch.prompt.tokens.shape[0], length), jnp.int32)
+  return types.Response(blank, blank > 0)
 
 
 def _check_group(options: Mapping[str, Any], rows: int, size: int) -> None:
@@ -202,11 +216,24 @@ def _check_group(options: Mapping[str, Any], rows: int, size: int) -> None:
 def _whole(
   response: types.Response, goal: objective.Objective, draw: objective.Draw
 ) -> types.Response:
-  """A source's responses; the log-probabilities only where they are read."""
-  logprobs = None
-  if 'samples' in goal.needs(draw) and draw.sampled == 'student':
+  """A source's responses; the log-probabilities only where they are read.
+
+  Raises:
+    ValueError: the teacher's are read, and the batch has none.
+  """
+  needs, logprobs, teacher = goal.needs(draw), None, None
+  if 'samples' in needs and draw.sampled == 'student':
     logprobs = response.sampling_logprobs
-  return types.Response(response.tokens, response.mask, logprobs)
+  if 'top_k' in needs:
+    teacher = response.teacher
+    if teacher is None:
+      raise ValueError(
+        'terms compare with the log-probabilities that a cache holds of the '
+        f"teacher, but the batch's responses of {draw.label!r} have none"
+      )
+  return types.Response(
+    response.tokens, response.mask, logprobs, teacher=teacher
+  )
 
 
 def _check_sources(

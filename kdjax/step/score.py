@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, objective, rewards, types
+from kdjax import losses, nonfinite, objective, rewards, types
 from kdjax import rows as rows_lib
 from kdjax.models import api
 from kdjax.objective import reward_models
@@ -45,13 +45,20 @@ def score(
   goal, views, metrics = settings.objective, {}, {}
   models = {**frozen, 'student': params}
   for draw, response, found in zip(goal.draws(), responses, judged):
-    part = of_task(batch, draw.task)
-    view = _view(settings, models, part, draw, response, found)
+    part = response.asked or of_task(batch, draw.task)
+    said = dataclasses.replace(response, asked=None)
+    view = _view(settings, models, part, draw, said, found)
     views[draw.key] = view
     for name in sorted(goal.rewards(draw) - {'teacher_baseline'}):
+      values = view.rewards[name]
+      finite = ~jnp.isnan(values).any(-1)
+      if part.example_id is not None and name not in settings.host_rewards:
+        before = metrics.get(f'{nonfinite.REWARD}{name}', (-1, 1))[0]
+        bad = jnp.maximum(before, _first(~finite, part.example_id))
+        metrics[f'{nonfinite.REWARD}{name}'] = bad, 1
       if draw.sampled != 'greedy':
-        rows = jnp.sum(jnp.any(view.response.mask, -1))
-        more = jnp.sum(view.rewards[name]), rows
+        rows = jnp.sum(jnp.any(view.response.mask, -1) & finite)
+        more = jnp.sum(jnp.where(finite[:, None], values, 0.0)), rows
         sums = metrics.get(f'reward/{name}', (0.0, 0))
         metrics[f'reward/{name}'] = jax.tree.map(operator.add, sums, more)
   for draw in goal.views():
@@ -64,6 +71,13 @@ def score(
     dataclasses.replace(views[draw.key], rewards=None) for draw in goal.views()
   )
   return jax.lax.stop_gradient(Scored(kept, targets)), metrics
+
+
+def _first(bad: jax.Array, ids: jax.Array) -> jax.Array:
+  """Returns the id of the first example with a bad sample [R], or -1."""
+  group = bad.shape[0] // ids.shape[0]
+  at = jnp.argmax(bad) // group
+  return jnp.where(jnp.any(bad), ids[at], -1).astype(jnp.int32)
 
 
 def _view(
@@ -103,6 +117,8 @@ def _view(
     reward = settings.rewards[name]
     if isinstance(reward, rewards.Traced):
       found[name] = reward.function(prompt, response)
+  # Losses bound what is infinite, and would learn from it; NaN is skipped.
+  found = {k: jnp.where(jnp.isfinite(v), v, jnp.nan) for k, v in found.items()}
   found = {k: model_rewards.spread(v, response.mask) for k, v in found.items()}
   reference = None
   if own or 'reference' in needs:
@@ -111,7 +127,8 @@ def _view(
     reads = judges | (needs & {'reference'})
     judge = functools.partial(_judge, settings, models, own, reads)
     more, reference = rows_lib.join(jax.lax.map(judge, micros))
-    found |= more
+    # Models may give -inf: to what the teacher would never say.
+    found |= {k: jnp.where(v == jnp.inf, jnp.nan, v) for k, v in more.items()}
   return dataclasses.replace(view, rewards=found, reference_logprobs=reference)
 
 

@@ -13,7 +13,7 @@ from kdjax import objective, rewards, types
 from kdjax.models import api
 
 # What a step's random numbers are for; folded into its key.
-ROLLOUT, MIXTURE, DROPOUT, TEACHER, TASK = range(5)
+ROLLOUT, MIXTURE, DROPOUT, TEACHER, TASK, REPLAY = range(6)
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 

@@ -12,6 +12,7 @@ from kdjax import types
 from kdjax.models import api
 from kdjax.state import State
 from kdjax.step.learn import Scored, learn
+from kdjax.step.replay import recall
 from kdjax.step.rollout import rollout
 from kdjax.step.score import Judged, score
 from kdjax.step.settings import Metrics, Settings
@@ -43,9 +44,13 @@ def whole(
   if ahead:
     (responses, metrics), waits = state.pending_rollout, sampled
     state = dataclasses.replace(state, pending_rollout=None)
+  with jax.named_scope('recall'):
+    given = state.replay, batch, responses, state.step, state.key
+    memories, responses, recalled = recall(settings, *given, rows)
+  state = dataclasses.replace(state, replay=memories)
   state, found = update(settings, parts, state, frozen, batch, responses)
   state = dataclasses.replace(state, pending_rollout=waits)
-  return state, {**metrics, **found}
+  return state, {**metrics, **recalled, **found}
 
 
 def update(

@@ -40,6 +40,22 @@ def test_one_coin_cannot_serve_two_mixtures():
   assert "terms ['a', 'b'] draw from the student" in found
 
 
+def test_what_is_replayed_must_be_sampled():
+  then = {'student': 0.5, 'replay': 0.5}
+  other = Term('o', 'forward_kl', then, task='corpus')
+  goal = Objective((term('replay'), other))
+  assert goal.replayed() == ('', 'corpus')
+  (found,) = goal.problems()
+  assert 'said to the main task, but none has it sampled there' in found
+  here = Term('o', 'forward_kl', 'student')
+  goal = Objective((term('replay', task='corpus'), here))
+  (found,) = goal.problems()
+  assert "said to the task 'corpus'" in found
+  # A fraction of nothing replays nothing.
+  idle = Objective((term({'replay': 0.0, 'data': 1.0}),))
+  assert idle.problems() == [] and idle.replayed() == ()
+
+
 def test_sources_are_those_of_all_terms():
   goal = Objective((term('student'), term('data', task='corpus')))
   assert goal.sources() == {'student', 'data'}

@@ -225,3 +225,38 @@ def test_a_loss_and_a_source_must_fit(fields, message):
   (found,) = Term('t', **fields).problems()
   with pytest.raises(ValueError, match=message):
     raise ValueError(found)
+
+
+POLICY = {'loss': 'policy_gradient', 'reward': 'induced'}
+
+
+@pytest.mark.parametrize(
+  'fields, messages',
+  [
+    (
+      {'loss': 'dpkd', 'source': {'chosen': 'teacher', 'rejected': 'replay'}},
+      ['no pair is of one prompt'],
+    ),
+    (
+      {**POLICY, 'loss_args': {'importance': False}},
+      ["are an older policy's, and policy_gradient takes samples for the"],
+    ),
+    (
+      {**POLICY, 'loss_args': {'importance': False, 'baseline': 'greedy'}},
+      ["baseline='greedy' has none to compare them with", 'older policy'],
+    ),
+    (POLICY, ['weighs samples by the log-probabilities']),
+    (
+      {'loss': 'reward_regression', 'reward': 'bleu'},
+      [r"without the texts and references that ['bleu'] reads"],
+    ),
+    ({'loss': 'reward_regression', 'reward': 'induced'}, []),
+    ({'loss': 'hidden_distance'}, []),
+    ({'loss': 'forward_kl', 'finished_only': True}, []),
+  ],
+)
+def test_replayed_responses_bring_their_own_prompts(fields, messages):
+  found = Term('t', **{'source': 'replay', **fields}).problems()
+  assert len(found) == len(messages)
+  for message, problem in zip(messages, found):
+    assert message in problem

@@ -8,7 +8,15 @@ import jax
 import pytest
 
 import kdjax.plan
-from kdjax.plan import advice, chips, formula, job, programs, report
+from kdjax.plan import (
+  advice,
+  chips,
+  counting,
+  formula,
+  job,
+  programs,
+  report,
+)
 from tests.plan import cases
 
 pytest.importorskip('libtpu')
@@ -62,6 +70,48 @@ def test_arguments_are_what_the_compiler_is_given():
   unused = made.batch.responses['data'], made.batch.example_id
   expected = programs.on_chip(given) + extra - programs.on_chip(unused)
   assert memory.argument_size_in_bytes == expected
+
+
+def test_a_cached_teacher_is_part_of_the_batch_and_no_model(tmp_path):
+  """Of a cache that isn't written yet: what `generate` says of it."""
+  terms = ({'loss': 'forward_kl', 'source': 'teacher'},)
+  c = cases.config(
+    **{
+      'teacher.config': {},
+      'recipe': {'name': 'terms', 'terms': terms},
+      'task.teacher_responses': str(tmp_path / 'responses'),
+      'task.teacher_logprobs': 'cached',
+      'generate.top_logprobs': 8,
+      'mesh.fsdp': 1,
+    }
+  )
+  made = job.make(c, jax.devices()[:1])
+  top = made.batch.responses['teacher'].teacher
+  assert top.ids.shape == top.logprobs.shape == (16, 16, 8)
+  assert top.tail.shape == (16, 16) and not made.frozen
+  with jax.set_mesh(made.mesh):
+    compiled = programs.lower_update(made).compile()
+  cost = counting.count(compiled.as_text())
+  assert cost.flops == pytest.approx(formula.update(made), rel=0.03)
+  # Without either nobody knows how large it will be.
+  without = dataclasses.replace(c.generate, top_logprobs=0)
+  with pytest.raises(FileNotFoundError, match='no teacher responses in'):
+    job.make(dataclasses.replace(c, generate=without), jax.devices()[:1])
+
+
+@pytest.mark.slow
+def test_earlier_samples_are_held_whole_and_learned_from():
+  recipe = {'name': 'distillm', 'student': 0.25, 'replay': 0.5}
+  c = cases.config(**{'recipe': recipe, 'replay_size': 40, 'mesh.fsdp': 1})
+  made = job.make(c, jax.devices()[:1])
+  # Tokens and masks of prompts and responses, steps, and the next one's place.
+  assert programs.held(made)['replay'] == 40 * (5 * (32 + 16) + 4) + 4
+  with jax.set_mesh(made.mesh):
+    lowered = programs.lower_update(made)
+  (responses,) = lowered.in_avals[0][3]
+  assert responses.asked.prompt.tokens.shape == (16, 32)
+  cost = counting.count(lowered.compile().as_text())
+  assert cost.flops == pytest.approx(formula.update(made), rel=0.03)
 
 
 def test_peak_is_the_sum_of_its_parts_and_fits(plan):

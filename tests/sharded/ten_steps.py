@@ -1,8 +1,9 @@
-"""Ten steps of GKD on meshes, against one device: FILE t5|llama 2,2,2 ...
+"""Ten steps of GKD and replays on meshes, and on one device: FILE t5 2,2,2 ...
 
 Run on 8 simulated devices, in a process of its own (see tests/test_sharding).
 """
 
+import dataclasses
 import math
 import re
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 
 from kdjax import (
   models,
+  objective,
   optimizers,
   partitioning,
   recipes,
@@ -22,6 +24,8 @@ from kdjax import (
 
 # V is the size of nothing else, nor are its parts; the last 4 rows are padding.
 B, S, T, V, D = 16, 6, 5, 88, 32
+# Of 8 a step, and no multiple of 16 rows.
+KEPT = 24
 _COMPILED = []
 CONFIGS = {
   't5': {
@@ -76,12 +80,14 @@ def batch():
 
 def run(mesh, student, teacher, optimizer):
   """Returns what came of ten steps, the last state, and what samples."""
+  gkd = recipes.build('gkd', lam=0.5, beta=0.5)
+  earlier = objective.Term('earlier', 'forward_kl', 'replay')
   gathered = partitioning.params_sharding(mesh, student[1], {'embed': ''})
   program = step.Program(
     step.Settings(
       student=student[0],
       teacher=teacher[0],
-      objective=recipes.build('gkd', lam=0.5, beta=0.5),
+      objective=objective.Objective((*gkd.terms, earlier)),
       optimizer=optimizer,
       max_new_tokens=T,
       sampling={'gather': gathered},
@@ -95,7 +101,11 @@ def run(mesh, student, teacher, optimizer):
 
   with jax.set_mesh(mesh):
     current = state.create({'student': student[1]}, optimizer, 0)
-    current = place(student[0], current)
+    memory = step.memory(KEPT, batch(), T)
+    current = dataclasses.replace(
+      place(student[0], current),
+      replay=(partitioning.place(mesh, memory, {'embed': ''}),),
+    )
     frozen = {'teacher': place(teacher[0], teacher[1])}
     rows = partitioning.shard_batch(mesh, batch())
     sampled, _ = program.rollout(current, frozen, rows, B // 2)
@@ -113,6 +123,7 @@ def run(mesh, student, teacher, optimizer):
       if not i:
         _COMPILED.clear()
     assert not _COMPILED, 'a later step was compiled anew'
+    found['kept'] = jax.device_get(current.replay)
     same = jax.tree.map(
       lambda x, sharding: x.sharding.is_equivalent_to(sharding, x.ndim),
       current,
@@ -180,7 +191,8 @@ def main(family, *meshes):
       *sizes, devices=jax.devices()[: math.prod(sizes)]
     )
     found, current, rollout = run(mesh, student, teacher, sgd)
-    check_close(found['sampled'], expected['sampled'], 0, where)
+    for name in ('sampled', 'kept'):
+      check_close(found[name], expected[name], 0, where)
     # Devices add float32 in another order: 1e-5 is about 100 roundings, of
     # which ten steps make ten times as many.
     check_close(found['first'], expected['first'], 1e-5, where)
