@@ -24,52 +24,61 @@ ALL = [*SOURCES, *CONFIGS, *sorted((ROOT / 'tests').rglob('*.py'))]
 ROOMS = {
   'types': '',
   'hub': '',
+  'files': '',
+  'checksums': 'files',
+  'values': '',
+  'nonfinite': '',
   'constraints': '',
   'distributed': '',
   'copied_layers': '',
   'losses': 'copied_layers',
   'models': 'constraints copied_layers hub',
   'sampling': 'constraints models.api',
-  'data': 'hub',
+  'data': 'checksums files hub values',
   'schema': '',
-  'config': 'schema',
+  'config': 'schema values',
   'memory': '',
   'compilation': '',
   'profiling': '',
-  'metrics': '',
-  'checkpoints': '',
+  'claims': 'distributed files',
+  'metrics': 'files',
+  'checkpoints': 'checksums claims distributed files',
   'partitioning': '',
   'optimizers': '',
   'state': '',
   'testing': 'models.api',
   'evaluation': 'distributed losses models.api sampling',
   'results': 'evaluation',
-  'rewards': 'evaluation',
-  'objective': 'losses optimizers',
-  'recipes': 'objective',
+  'rewards': 'evaluation values',
+  'objective': 'losses optimizers values',
+  'recipes': 'objective values',
   'rows': '',
-  'step': 'constraints distributed losses models objective optimizers rewards '
-  'rows sampling state',
+  'step': 'constraints distributed losses models nonfinite objective '
+  'optimizers rewards rows sampling state',
   'checks': 'config data evaluation models objective partitioning recipes '
   'rewards',
   'sweep': 'checks config recipes',
   'roles': 'config data hub models optimizers',
-  'feed': 'config data evaluation objective',
+  'identity': 'checksums config data hub roles',
+  'feed': 'config data evaluation identity objective',
   'run': 'config data distributed evaluation feed models.api objective '
   'optimizers partitioning rewards roles state step',
   'build': 'checks config data memory models partitioning recipes roles run',
-  'generate': 'build config data distributed metrics models.api run sampling',
+  'generate': 'build claims config data distributed feed identity losses '
+  'metrics models.api run sampling',
   'page': 'evaluation metrics results',
-  'report': 'checkpoints data distributed evaluation metrics models page roles '
-  'run',
-  'evaluate': 'build checkpoints checks config distributed evaluation report '
-  'run',
+  'report': 'checkpoints config data distributed evaluation files metrics '
+  'models page roles run',
+  'evaluate': 'build checkpoints checks claims config distributed evaluation '
+  'report run',
   'plan': 'build checks config data feed losses models objective partitioning '
   'recipes roles run sampling step',
-  'train': 'build checkpoints config distributed evaluation metrics profiling '
-  'report run state',
+  'interruption': 'distributed',
+  'train': 'build checkpoints claims config distributed evaluation '
+  'interruption metrics nonfinite profiling report run state',
   'command': '',
-  'main': 'checks command compilation distributed evaluate generate plan train',
+  'main': 'checks command compilation distributed evaluate files generate plan '
+  'train',
 }
 
 # All that some rooms import from outside, so that each is of use on its own.
@@ -80,6 +89,7 @@ LIBRARIES = {
   'models': 'flax jax numpy safetensors torch',
   'sampling': 'jax numpy',
   'schema': '',
+  'values': '',
   'config': 'ml_collections',
 }
 

@@ -60,14 +60,30 @@ def test_readme_names_everything_by_its_name():
   assert not unnamed, f'README.md does not name the families {unnamed}'
 
 
-@pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md'])
+RELIABILITY = 'tests/reliability'
+
+
+@pytest.mark.parametrize(
+  'name', ['README.md', 'CONTRIBUTING.md', 'RELIABILITY.md']
+)
 def test_paths_exist(name):
   text = (ROOT / name).read_text(encoding='utf-8')
   found = re.findall(r'(?:kdjax|configs|tests)/[\w./]+\.(?:py|md)', text)
-  found += re.findall(r'\]\((?!http)([^)]+)\)', text)
+  found += re.findall(r'\]\((?!http|#)([^)]+)\)', text)
   made = set(sections('\n'.join(blocks(text, 'python'))))
   missing = {p for p in found if not (ROOT / p).exists()} - {p for p, _ in made}
   assert found and not missing, f'{name} names {sorted(missing)}'
+
+
+def test_every_promise_is_listed_with_its_tests():
+  text = (ROOT / 'RELIABILITY.md').read_text(encoding='utf-8')
+  promises = re.findall(r'^### (\d+)\. ', text, re.M)
+  assert promises == [str(i) for i in range(1, 12)]
+  tests = {p.name for p in (ROOT / 'tests' / 'reliability').glob('test_*.py')}
+  missing = {name for name in tests if f'({RELIABILITY}/{name})' not in text}
+  assert not missing, f'RELIABILITY.md does not name {sorted(missing)}'
+  (command,) = blocks(text, 'bash')
+  assert f'{RELIABILITY} --full' in command
 
 
 def sections(code):

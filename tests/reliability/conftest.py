@@ -5,9 +5,13 @@ the table of RELIABILITY.md.
 """
 
 import collections
+import pathlib
+import shutil
 
 import hypothesis
 import pytest
+
+from tests.reliability import hostile
 
 
 @pytest.fixture
@@ -53,6 +57,35 @@ def fuzz(full, tries, tried):
     tried(promise, what, count)
 
   return run
+
+
+@pytest.fixture(scope='session')
+def saved(tmp_path_factory):
+  """Returns a function of a Hugging Face config to a fresh model's directory.
+
+  It isn't to be changed.
+  """
+  import jax
+
+  from kdjax import models
+
+  made = {}
+
+  def save(config):
+    name = config['model_type']
+    if name not in made:
+      made[name] = tmp_path_factory.mktemp(name)
+      model, params = models.from_config(config, jax.random.key(0))
+      models.save_pretrained(made[name], model, jax.device_get(params))
+    return made[name]
+
+  return save
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+  """A small model's directory, to be tampered with."""
+  return pathlib.Path(shutil.copytree(saved(hostile.LLAMA), tmp_path / 'model'))
 
 
 def pytest_terminal_summary(terminalreporter, config):
