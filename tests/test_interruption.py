@@ -75,6 +75,7 @@ def test_a_second_interrupt_ends_a_process_that_waits(tmp_path):
     text=True,
   )
   assert process.stdout.readline() == 'waits\n'
+  time.sleep(1)  # until it does
   process.send_signal(signal.SIGTERM)
   process.send_signal(signal.SIGINT)
   time.sleep(0.2)

@@ -65,13 +65,9 @@ def test_a_student_may_be_made_of_some_of_its_layers(
 
 def test_layers_that_are_not_there_are_named(tiny, vocabulary, teacher_dir):
   path = {'student__config': {}, 'student__path': str(teacher_dir)}
-  for layers, message in (
-    ({'decoder': 4}, '4 of 3 layers cannot be copied'),
-    ({'middle': 1}, 'middle'),
-  ):
-    c = view(tiny, **path, student__layers=layers)
-    with pytest.raises(ValueError, match=message):
-      roles.load('student', c, vocabulary)
+  c = view(tiny, **path, student__layers={'decoder': 4})
+  with pytest.raises(ValueError, match='4 of 3 layers cannot be copied'):
+    roles.load('student', c, vocabulary)
 
 
 # The head of a reward model.

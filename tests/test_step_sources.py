@@ -246,7 +246,10 @@ def test_traced_rewards_stay_on_the_device():
   'reward, message',
   [
     (lambda p, r, g: [1.0], r"reward 'mine' returned the shape \(1,\)"),
-    (lambda p, r, g: [float('nan')] * len(r), "reward 'mine' is nan for the"),
+    (
+      lambda p, r, g: [float('nan')] * len(r),
+      "reward 'mine' is nan for example",
+    ),
   ],
 )
 def test_bad_rewards_change_nothing(reward, message):

@@ -122,6 +122,7 @@ def test_signal_saves_the_step_and_the_same_call_goes_on(
   assert weights(tmp_path) == weights(finished)
 
 
+@pytest.mark.slow
 def test_a_stop_during_evaluation_leaves_it_to_the_next_start(
   finished, tiny, tmp_path, monkeypatch
 ):
@@ -145,6 +146,7 @@ def test_a_stop_during_evaluation_leaves_it_to_the_next_start(
   assert numbers(tmp_path) == numbers(finished)
 
 
+@pytest.mark.slow
 def test_means_go_on_over_a_stop_between_two_lines(tiny, tmp_path, monkeypatch):
   config = short(tiny, log_every=4, checkpoint__every=3)
   trained(config, tmp_path / 'whole')

@@ -280,6 +280,8 @@ def test_rewards_that_fail_are_said_before_the_run(
   )
   monkeypatch.syspath_prepend(tmp_path)
   config = quick(recipe={'name': 'reinforce', 'reward': 'own_reward:broken'})
-  with pytest.raises(ValueError, match="'own_reward:broken' is nan for the"):
+  with pytest.raises(
+    ValueError, match="'own_reward:broken' is nan for example"
+  ):
     train.train(config, str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()

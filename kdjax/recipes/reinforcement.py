@@ -82,7 +82,7 @@ def reinforce(
 def grpo(
   *,
   reward: str,
-  clip: Spec = 0.2,
+  clip: Spec | None = 0.2,
   kl_weight: Spec = 0.04,
   scale: bool = True,
   normalize: str = 'sequence',
@@ -120,7 +120,7 @@ def grpo(
 
 def minillm(
   *,
-  clip: Spec = 0.2,
+  clip: Spec | None = 0.2,
   reward_scale: float = 1.0,
   reward_clip: float | None = 100.0,
   discount: Spec = 1.0,

@@ -12,7 +12,7 @@ def llmr(
   *,
   reward: str = 'induced',
   scale: Spec = 100.0,
-  clip: Spec = 1.0,
+  clip: Spec | None = 1.0,
   entropy_weight: Spec = 0.1,
   entropy: str = 'uniform',
   sparse: bool = False,
@@ -79,7 +79,7 @@ def self_distillation(
   baseline: str = 'teacher',
   sparse: bool = False,
   scale: Spec = 100.0,
-  clip: Spec = 1.0,
+  clip: Spec | None = 1.0,
   entropy_weight: Spec = 0.1,
 ) -> Objective:
   """Semi-supervised learning from a model's own induced reward (LMReward).

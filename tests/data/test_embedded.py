@@ -98,8 +98,13 @@ def test_an_unlabelled_part_is_loaded_without_responses(tmp_path):
 def test_wrong_parts():
   with pytest.raises(ValueError, match="part='some', expected all, labelled"):
     tasks.get('debsum', part='some')
-  for fraction in (0, 1, 2.0, float('nan')):
-    with pytest.raises(ValueError, match='between 0 and 1'):
+  for fraction, reason in (
+    (0, 'between 0 and 1'),
+    (1, 'between 0 and 1'),
+    (2.0, 'between 0 and 1'),
+    (float('nan'), 'expected a finite number'),
+  ):
+    with pytest.raises(ValueError, match=reason):
       tasks.get('g2p', part='labelled', fraction=fraction)
 
 

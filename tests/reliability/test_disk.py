@@ -59,7 +59,7 @@ def test_a_full_disk_is_told_and_what_is_whole_stays(
 ):
   config = f'{disturbed.JOBS}:{tiny_data},student'
   # From next to nothing to nearly all that the run leaves.
-  rooms = np.linspace(0.02, 0.9, tries(2, 24)) * size(whole)
+  rooms = np.linspace(0.02, 0.9, tries(2, 12)) * size(whole)
   for i, room in enumerate(rooms):
     with disk(tmp_path / str(i), int(room)) as folder:
       workdir = folder / 'run'

@@ -224,8 +224,9 @@ CASES = [
   if family == 't5' or name not in ENCODERS
 ]
 # Every kind of loss and every family; `--full` tries all of them.
-QUICK = {('divergence of sequences', 't5'), ('policy gradient', 'llama')}
+QUICK = {('divergence of sequences', 't5')}
 SLOW = {
+  ('policy gradient', 'llama'),
   ('cross-entropy', 'gpt2'),
   ('exact mixtures', 't5'),
   ('groups', 'gpt2'),

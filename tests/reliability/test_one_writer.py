@@ -13,7 +13,7 @@ def test_the_second_run_is_refused_while_the_first_lives(
 ):
   config = f'{disturbed.JOBS}:{tiny_data},data'
   start = lambda: command(f'--workdir={tmp_path}', config=config)
-  count = tries(1, 10)
+  count = tries(1, 5)
   for i in range(count):
     first = start()
     reached = 20 * (i + 1)

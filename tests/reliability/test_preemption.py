@@ -29,7 +29,7 @@ def test_signals_save_and_exit_with_their_codes(
   config = f'{disturbed.JOBS}:{tiny_data},student'
   whole, workdir = tmp_path / 'whole', tmp_path / 'stopped'
   disturbed.finish(command(f'--workdir={whole}', config=config))
-  moments = np.sort(rng.integers(0, 280, tries(2, 20)))
+  moments = np.sort(rng.integers(0, 280, tries(2, 10)))
   print('stopped after the steps', moments)
   for i, moment in enumerate(moments):
     number = (signal.SIGTERM, signal.SIGINT)[i % 2]

@@ -94,15 +94,8 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize(
-  'name',
-  [
-    pytest.param(
-      name, marks=() if name == 'a scheduled mixture' else pytest.mark.slow
-    )
-    for name in RUNS
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', RUNS)
 def test_nothing_is_compiled_after_warm_up(name, tiny, tmp_path, steps, tried):
   """The last third of a run: evaluations, checkpoints and all."""
   changes, warm = RUNS[name]
