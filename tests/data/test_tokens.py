@@ -1,5 +1,6 @@
 """Tokens on disk are those that were written, or are refused."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -8,27 +9,14 @@ import numpy as np
 import pytest
 
 from kdjax import checksums
-from kdjax.data import examples as examples_lib
 from kdjax.data import faults, tokens
+from tests.data import test_examples
 
 
-def toy(labelled=True, pairs=False, templates=0):
-  ragged = examples_lib.Ragged.from_rows
+def toy(**options):
   left_out = faults.LeftOut()
   left_out.add('bad UTF-8', 'line 3')
-  return examples_lib.Examples(
-    task='t',
-    split='s',
-    vocabulary_fingerprint='f',
-    ids=examples_lib.Texts.from_strings(['a', 'ä']),
-    inputs=examples_lib.Texts.from_strings(['日本', '']),
-    references=examples_lib.References.from_lists([['x', 'y'], []]),
-    prompts=ragged([[1, 2], []]),
-    responses=ragged([[3], [4, 5]]) if labelled else None,
-    rejected=ragged([[6, 7], [8]]) if pairs else None,
-    teacher_prompts=tuple(ragged([[i], [i, 9]]) for i in range(templates)),
-    left_out=left_out,
-  )
+  return dataclasses.replace(test_examples.toy(**options), left_out=left_out)
 
 
 def lists(ragged):
