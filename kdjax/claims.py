@@ -61,14 +61,15 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
     return
   path = pathlib.Path(workdir) / LOCK
   path.parent.mkdir(parents=True, exist_ok=True)
-  with files.naming(path), path.open('a+', encoding='utf-8') as file:
+  with path.open('a+', encoding='utf-8') as file:
     _lock(path, file)
-    file.truncate(0)
     started = time.strftime('%Y-%m-%d %H:%M:%S')
-    file.write(
-      f'process {os.getpid()} on {socket.gethostname()}, since {started}'
-    )
-    file.flush()
+    with files.naming(path):
+      file.truncate(0)
+      file.write(
+        f'process {os.getpid()} on {socket.gethostname()}, since {started}'
+      )
+      file.flush()
     yield
 
 

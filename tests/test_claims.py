@@ -96,6 +96,12 @@ def test_a_writer_that_was_killed_holds_nothing(tmp_path):
   claims.check_free(tmp_path)
 
 
+def test_what_fails_under_a_lock_is_not_named_after_it(tmp_path):
+  with pytest.raises(OSError) as error, claims.locked(tmp_path):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+  assert error.value.filename is None
+
+
 def test_where_nothing_can_be_locked_a_warning_says_so(
   tmp_path, monkeypatch, caplog
 ):
