@@ -11,9 +11,9 @@ from kdjax.objective import REWARDS, Objective
 def problems(c: Config, mode: str) -> list[str]:
   """Returns what is wrong with the recipe, and what it lacks."""
   args = dict(c.recipe)
-  name = args.pop('name', None)
-  if name is None:
-    return []
+  if 'name' not in args:
+    return []  # which `config.check` says
+  name = args.pop('name')
   found = recipes.problems(name, args)
   if found or mode != 'train':
     return found

@@ -16,6 +16,12 @@ def test_recipes_say_what_they_lack(problems, tiny):
   assert "generate.model='teacher'" in found
 
 
+def test_a_name_that_is_none_is_no_name(tiny):
+  for mode in ('train', 'evaluate', 'generate', 'plan'):
+    with pytest.raises(ValueError, match='recipe.name=None; known recipes'):
+      checks.validate(tiny(recipe={'name': None}), mode)
+
+
 def reinforce(reward, **args):
   return {'name': 'reinforce', 'reward': reward, **args}
 
