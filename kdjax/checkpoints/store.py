@@ -18,6 +18,12 @@ from kdjax.checkpoints.position import Position
 
 logger = logging.getLogger(__name__)
 
+# What fails in orbax's threads it logs with a stack of calls, and raises again
+# for whoever waits for it: once is enough.
+logging.getLogger('absl').addFilter(
+  lambda record: '_SignalingThread' not in record.getMessage()
+)
+
 Metrics = Mapping[str, float] | None
 
 

@@ -69,7 +69,9 @@ class Job:
   @property
   def frozen(self) -> dict[str, Any]:
     """The parameters that an update reads and doesn't change."""
-    named = self.settings.objective.models()
+    named = {*self.settings.objective.models()}
+    if self.settings.teacher is not None:
+      named.add('teacher')  # also one that only samples
     return {k: v for k, v in self.run.frozen.items() if k in named}
 
   @property

@@ -127,7 +127,7 @@ WRONG = {
   'teacher.lora.rank': (2, 'teacher.lora.rank=2: only the student trains'),
   'reference.config': ({'model_type': 't5'}, 'reference.config makes no model'),
   'reward.attention': ('flash', "reward.attention='flash': allowed are"),
-  'sampling.top_p': (0, 'sampling.top_p=0: must be in (0, 1]'),
+  'sampling.top_p': (0, 'sampling.top_p=0.0: must be in (0, 1]'),
   'sampling.temperature': (float('nan'), 'temperature=nan: expected a finite'),
   'teacher_sampling.block': ({}, 'teacher_sampling.block={}: expected int'),
   'optimizer.name': ('adam', "optimizer.name='adam': allowed are"),
@@ -162,6 +162,7 @@ def test_every_problem_is_listed(fuzz):
       said = [line for line in found if WRONG[name][1] in line]
       assert len(said) == 1, (name, found)
 
+  check(sorted(WRONG))
   names = st.lists(
     st.sampled_from(sorted(WRONG)), min_size=1, max_size=20, unique=True
   )

@@ -127,7 +127,8 @@ def test_any_logits_give_a_lower_bound_and_a_finite_gradient(fuzz):
       logits[rng.random(logits.shape) < missing] = -np.inf
     student, teacher = jnp.float32(student), jnp.float32(teacher)
     for name, (value, slope, whole) in _compiled(k)(student, teacher).items():
-      assert np.all(value >= 0) and np.all(np.isfinite(slope)), name
+      # What is below the least normal float32 may have either sign.
+      assert np.all(value > -2e-38) and np.all(np.isfinite(slope)), name
       assert np.all(value <= whole * (1 + 1e-4) + 1e-5), name
       if k == size:
         np.testing.assert_allclose(value, whole, rtol=1e-4, atol=1e-5)
