@@ -17,17 +17,24 @@ from kdjax.plan import chips
 # Name, config, and for each topology what is set beside it.
 XL = 'configs/gkd_xsum.py'
 QWEN = 'configs/gkd_qwen.py'
-WIDE = ('--config.batch_size=256',)
+WIDE = ('--config.batch_size=256', '--config.mesh.fsdp=16')
+WHOLE = ('--config.teacher.weights=float32',)
 ROWS = [
   ('T5 XL → small', XL, 'v5e:2x2', ()),
-  ('T5 XL → small', XL, 'v5e:2x2', ('--config.mesh.fsdp=4',)),
-  ('T5 XL → small', XL, 'v5e:4x4', ('--config.mesh.fsdp=16',)),
-  ('T5 XL → small, B = 256', XL, 'v5e:4x4', (*WIDE, '--config.mesh.fsdp=16')),
-  ('T5 XL → small', XL, 'v6e:2x2', ('--config.mesh.fsdp=4',)),
+  ('T5 XL → small', XL, 'v5e:2x2', WHOLE),
+  ('T5 XL → small', XL, 'v5e:2x2', ('--config.mesh.fsdp=4', *WHOLE)),
+  ('T5 XL → small', XL, 'v5e:4x4', ('--config.mesh.fsdp=16', *WHOLE)),
+  ('T5 XL → small, B = 256', XL, 'v5e:4x4', (*WIDE, *WHOLE)),
+  ('T5 XL → small', XL, 'v6e:2x2', ('--config.mesh.fsdp=4', *WHOLE)),
   ('Qwen2.5 7B → 0.5B', QWEN, 'v5e:4x4', ('--config.mesh.fsdp=16',)),
   ('Qwen2.5 7B → 0.5B', QWEN, 'v6e:2x4', ('--config.mesh.fsdp=8',)),
   ('Qwen2.5 7B → 0.5B', QWEN, 'v5p:2x2x1', ('--config.mesh.fsdp=4',)),
-  ('T5 XL → small, B = 128', XL, 'v5e:2x2', ('--config.batch_size=128',)),
+  (
+    'T5 XL → small, B = 128',
+    XL,
+    'v5e:2x2',
+    ('--config.batch_size=128', *WHOLE),
+  ),
 ]
 HEADER = (
   'models',
