@@ -245,7 +245,9 @@ def test_one_program_does_what_the_phases_do(options):
 @pytest.mark.slow
 @pytest.mark.parametrize('run', [step.Program.update, in_phases])
 def test_rollouts_ahead_are_kept_when_they_are_learned_from(run):
-  made, first, second = program(), numbered(0), numbered(B)
+  # A program is made for states that hold a rollout, or for those that don't.
+  made = step.Program(program().settings)
+  first, second = numbered(0), numbered(B)
   state = made.ahead(start(made), frozen(), first, B)
   said = state.pending_rollout[0][-1]
   expected = texts(first.prompt, said)
