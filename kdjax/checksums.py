@@ -43,22 +43,12 @@ def write(path: pathlib.Path, parts: Iterable[Any]) -> dict[str, Any]:
   Raises:
     OSError: naming the file; nothing of it stays.
   """
-  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
   digest = hashlib.sha256()
-  with files.naming(path):
-    try:
-      with partial.open('wb') as file:
-        for part in parts:
-          digest.update(part)
-          file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-        size = file.tell()
-      partial.replace(path)
-    except BaseException:
-      partial.unlink(missing_ok=True)
-      raise
-    files.sync(path.parent)
+  with files.whole(path) as file:
+    for part in parts:
+      digest.update(part)
+      file.write(part)
+    size = file.tell()
   return {'bytes': size, 'sha256': digest.hexdigest()}
 
 

@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import BinaryIO
 
 # What a disk fails by: no room, or no way to write to it. Whoever mends that
 # can go on; nothing about the run is wrong.
@@ -19,24 +20,26 @@ DISK = {
 }
 
 
-def write(path: str | os.PathLike, content: str | bytes) -> None:
-  """Writes a file in place of the one that is there, if any.
+@contextlib.contextmanager
+def whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
+  """Has the block write a file, which then takes the place of `path`.
 
-  What is there stays until all of `content` is on the disk: neither a kill nor
-  a power cut leaves half of it.
+  What is there stays until all of it is on the disk: neither a kill nor a power
+  cut leaves half of it.
+
+  Yields:
+    the file that is to be written.
 
   Raises:
     OSError: the disk is full, or can't be written; names the file.
   """
   path = pathlib.Path(path)
-  if isinstance(content, str):
-    content = content.encode('utf-8')
   # The process's own, should another one write the same file.
   partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
   with naming(path):
     try:
       with partial.open('wb') as file:
-        file.write(content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
       partial.replace(path)
@@ -44,6 +47,14 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
       partial.unlink(missing_ok=True)
       raise
     sync(path.parent)
+
+
+def write(path: str | os.PathLike, content: str | bytes) -> None:
+  """Writes all of a file as `whole` does."""
+  if isinstance(content, str):
+    content = content.encode('utf-8')
+  with whole(path) as file:
+    file.write(content)
 
 
 @contextlib.contextmanager
