@@ -47,7 +47,7 @@ ROOMS = {
   'optimizers': '',
   'state': '',
   'testing': 'models.api',
-  'evaluation': 'distributed losses models.api sampling',
+  'evaluation': 'distributed files losses models.api sampling',
   'results': 'evaluation',
   'rewards': 'evaluation values',
   'objective': 'losses optimizers values',

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kdjax import files
 from kdjax.evaluation import loop
 
 
@@ -56,12 +57,10 @@ def write_examples(
       _add_tokens(line, results, i, pieces)
     lines.append(line)
   _keep_others(path, lines)
-  partial = path.with_name(path.name + '.partial')
-  with partial.open('w', encoding='utf-8') as file:
+  with files.whole(path) as file:
     for line in lines:
       # In ASCII: some of Unicode's characters end a line, too.
-      file.write(json.dumps(line, allow_nan=False) + '\n')
-  partial.replace(path)
+      file.write(json.dumps(line, allow_nan=False).encode() + b'\n')
 
 
 def _scores(result: loop.Result) -> dict[str, np.ndarray]:
