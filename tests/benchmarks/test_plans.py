@@ -1,25 +1,18 @@
 """The table of plans: rows that can be planned, and what stands in them."""
 
-import importlib.util
 import pathlib
 
 from benchmarks import plans
 from kdjax import checks
 from kdjax.plan import chips
+from kdjax.sweep import names
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def test_rows_name_configs_and_slices_that_exist(monkeypatch):
-  monkeypatch.syspath_prepend(ROOT)
+def test_rows_name_configs_and_slices_that_exist():
   for _, path, topology, settings in plans.ROWS:
-    spec = importlib.util.spec_from_file_location('config', ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
-    for setting in settings:
-      key, value = setting.removeprefix('--config.').split('=')
-      config.update_from_flattened_dict({key: int(value)})
+    config = names.load([f'--config={ROOT / path}', *settings])
     checks.validate(config, 'plan')
     chips.find(topology)
 
