@@ -78,7 +78,7 @@ def shapes(c: Task, vocabulary: vocabularies.Vocabulary) -> dict[str, Any]:
 
 
 def prompts(c: Task) -> types.Batch:
-  """Returns the shapes of one example's prompts, [1, S]."""
+  """Returns the shapes of one example's prompts [1, S], and of its id."""
 
   def text(length):
     kinds = np.int32, np.bool_
@@ -86,7 +86,11 @@ def prompts(c: Task) -> types.Batch:
 
   asked = c.max_teacher_prompt_tokens or c.max_prompt_tokens
   teacher = tuple(text(asked) for _ in c.teacher_prompts)
-  return types.Batch(text(c.max_prompt_tokens), teacher or None)
+  return types.Batch(
+    text(c.max_prompt_tokens),
+    teacher or None,
+    example_id=jax.ShapeDtypeStruct((1,), np.int32),
+  )
 
 
 def train_iterator(

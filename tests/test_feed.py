@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import checks, feed, recipes, types
+from kdjax import checks, feed, recipes, step, types
 from kdjax.data import tasks, vocabularies
 
 CORPUS = {'name': 'lm', 'loss': 'cross_entropy', 'task': 'corpus'}
@@ -183,12 +183,14 @@ def test_prompts_are_of_the_shapes_that_are_told(tiny, longer):
   for changes in ({}, options):
     c, _ = given(tiny, **changes)
     batch = next(iterator(tiny, **changes))
-    found = types.Batch(batch.prompt, batch.teacher_prompts)
-    jax.tree.map(
-      lambda x, told: assert_same_kind(x[:1], told),
-      found,
-      feed.prompts(c.task),
+    found = types.Batch(
+      batch.prompt, batch.teacher_prompts, example_id=batch.example_id
     )
+    told = feed.prompts(c.task)
+    jax.tree.map(assert_same_kind, jax.tree.map(lambda x: x[:1], found), told)
+    # A run makes its memories of what is told, and fills them with batches.
+    memories = (step.memory(3, x, 5) for x in (batch, told))
+    jax.tree.map(assert_same_kind, *memories)
 
 
 def assert_same_kind(x, told):

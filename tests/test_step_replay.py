@@ -117,6 +117,7 @@ def test_a_memory_of_one_batch_replays_what_was_just_said():
   pairs = texts(given.prompt, now)
   chosen = [pairs.index(x) for x in texts(then.asked.prompt, then)]
   assert len(set(chosen)) > 1 and chosen != list(range(B))
+  assert_same(then.asked.example_id, given.example_id[jnp.asarray(chosen)])
   assert_same(metrics, {'replay/age': (0, B), 'replay/filled': (B, 1)})
   assert sorted(
     texts(
@@ -217,6 +218,22 @@ def test_teachers_read_the_prompts_of_the_entries():
   *_, teacher, params = models()
   hidden = teacher.hidden_states(params, heard, then.tokens)
   assert_close(view.teacher, hidden)
+
+
+def test_a_reward_that_is_not_finite_names_the_example_of_the_entry():
+  now = Term('now', 'forward_kl', 'student')
+  judged = Term('then', 'reward_regression', 'replay', reward='teacher_logprob')
+  made = step.Program(settings(Objective((now, judged))))
+  first, second = numbered(0), numbered(B)
+  state, *_ = drawn(made, start(made), first)
+  state = dataclasses.replace(state, step=state.step + 1)
+  state, responses, _ = drawn(made, state, second)
+  said = responses[1]
+  row = int(np.flatnonzero(said.mask.any(1))[0])
+  given = {'teacher': jax.tree.map(lambda x: x * jnp.nan, models()[3])}
+  _, found = made.score(state, given, second, responses)
+  named = found['not_finite/teacher_logprob'][0]
+  assert named == said.asked.example_id[row] != second.example_id[row]
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ class Memory:
   """The last N rows of a task that the student answered.
 
   Attributes:
-    rows: [N, ...] prompts, the teacher's prompts where these differ, and
-      `responses['student']`.
+    rows: [N, ...] prompts, the teacher's prompts where these differ, example
+      ids, and `responses['student']`.
     steps: [N] int32, when each was sampled; -1 where there is none yet.
     position: [] int32, the row that is written next.
   """
@@ -42,9 +42,8 @@ def memory(size: int, batch: types.Batch, length: int) -> Memory:
     batch: of a task; the shapes of its prompts are read.
     length: T, of responses.
   """
-  prompts = types.Batch(batch.prompt, batch.teacher_prompts)
   rows = jax.tree.map(
-    lambda x: jnp.zeros((size, *x.shape[1:]), x.dtype), prompts
+    lambda x: jnp.zeros((size, *x.shape[1:]), x.dtype), _asked(batch)
   )
   blank = types.Response(
     jnp.zeros((size, length), jnp.int32), jnp.zeros((size, length), bool)
@@ -53,6 +52,13 @@ def memory(size: int, batch: types.Batch, length: int) -> Memory:
     rows=dataclasses.replace(rows, responses={'student': blank}),
     steps=jnp.full(size, -1, jnp.int32),
     position=jnp.zeros((), jnp.int32),
+  )
+
+
+def _asked(batch: types.Batch) -> types.Batch:
+  """Returns the prompts of rows and which examples they are."""
+  return types.Batch(
+    batch.prompt, batch.teacher_prompts, example_id=batch.example_id
   )
 
 
@@ -82,11 +88,8 @@ def remember(
       'keep at least as many'
     )
   places = (kept.position + jnp.arange(count)) % size
-  rows = types.Batch(
-    batch.prompt,
-    batch.teacher_prompts,
-    {'student': types.Response(response.tokens, response.mask)},
-  )
+  said = types.Response(response.tokens, response.mask)
+  rows = dataclasses.replace(_asked(batch), responses={'student': said})
   return Memory(
     rows=jax.tree.map(
       lambda old, new: old.at[places].set(new[answered]), kept.rows, rows
@@ -215,11 +218,10 @@ def _replace(
   said = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, more))), said)
 
   def choose(new, old):
-    return jnp.where(here[:, None], new, old)
+    return jnp.where(here.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
   tokens, mask = jax.tree.map(
     choose, (said.tokens, said.mask), (response.tokens, response.mask)
   )
-  asked = [types.Batch(x.prompt, x.teacher_prompts) for x in (entries, batch)]
-  asked = jax.tree.map(choose, *asked)
+  asked = jax.tree.map(choose, _asked(entries), _asked(batch))
   return types.Response(tokens, mask, asked=asked)
