@@ -91,7 +91,7 @@ else:
 
 def test_eight_devices_equal_one():
   root = pathlib.Path(partitioning.__file__).parents[1]
-  flags = '--xla_force_host_platform_device_count=8'
+  flags = os.environ.get('XLA_FLAGS', '')
   result = subprocess.run(
     [sys.executable, '-c', _ON_EIGHT],
     cwd=root,
@@ -99,7 +99,7 @@ def test_eight_devices_equal_one():
       **os.environ,
       'PYTHONPATH': str(root),
       'JAX_PLATFORMS': 'cpu',
-      'XLA_FLAGS': flags,
+      'XLA_FLAGS': f'{flags} --xla_force_host_platform_device_count=8',
     },
     capture_output=True,
     text=True,

@@ -134,6 +134,7 @@ for sizes in {'data': 1, 'fsdp': 8}, {'data': 8, 'fsdp': 1}:
 def on_eight_devices(*command):
   """Runs Python on 8 simulated devices, in a process of its own."""
   root = pathlib.Path(kdjax.__file__).parents[1]
+  flags = os.environ.get('XLA_FLAGS', '')
   result = subprocess.run(
     [sys.executable, *command],
     cwd=root,
@@ -142,7 +143,7 @@ def on_eight_devices(*command):
       'PYTHONPATH': str(root),
       'JAX_PLATFORMS': 'cpu',
       # Devices must be asked for before jax starts.
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+      'XLA_FLAGS': f'{flags} --xla_force_host_platform_device_count=8',
     },
     capture_output=True,
     text=True,
