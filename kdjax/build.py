@@ -67,8 +67,7 @@ def assemble(
   Raises:
     ValueError: the parts don't fit each other; says which and the way out.
   """
-  args = dict(c.recipe)
-  goal = recipes.build(args.pop('name'), **args).caching(cached(c))
+  goal = recipes.build(**c.recipe).caching(cached(c))
   rules = {
     role: partitioning.make_rules(mesh, getattr(c, role).sharding, model.config)
     for role, (model, _) in parts.items()
@@ -111,7 +110,7 @@ def _reference(
     return kernels.base(params)
   if student is None or kernels.shapes(params) != kernels.shapes(own):
     raise ValueError(
-      'the reference is of another shape than the student: name one of the '
+      'the reference differs in shape from the student: name one of the '
       "student's architecture, or leave reference.path empty for the student "
       'as it starts'
     )

@@ -15,16 +15,15 @@ from kdjax import (
   feed,
   models,
   partitioning,
-  recipes,
   roles,
   step,
   types,
 )
-from kdjax.checks import ROLES, cached, given
+from kdjax.checks import ROLES, given
 from kdjax.config import Config, Task
 from kdjax.data import manifests, vocabularies
 from kdjax.models import api, known, lora
-from kdjax.objective import Objective
+from kdjax.objective import Objective, reward_models
 from kdjax.run import Run
 
 
@@ -87,8 +86,6 @@ def make(c: Config, devices: Sequence[Any]) -> Job:
     ValueError: the mesh can't be made of the devices, or the batch not split.
   """
   mesh = _mesh(c, devices)
-  args = dict(c.recipe)
-  goal = recipes.build(args.pop('name'), **args).caching(cached(c))
   tokens = _tokens(c)
   parts = dict.fromkeys(ROLES, (None, None))
   for role in ROLES:
@@ -96,20 +93,20 @@ def make(c: Config, devices: Sequence[Any]) -> Job:
       parts[role] = _model(role, c, tokens)
   model, params = parts['reward']
   if model is not None:
-    kernel = jax.ShapeDtypeStruct((model.config.width, 1), jnp.float32)
-    bias = jax.ShapeDtypeStruct((1,), jnp.float32)
-    head = {'kernel': kernel, 'bias': bias}
+    head = jax.eval_shape(
+      lambda: reward_models.init_head(jax.random.key(0), model.config.width)
+    )
     parts['reward'] = model, {'model': params, 'head': head}
   run = build.assemble(c, mesh, tokens, parts)
   rows = {
-    goal.rollout_rows(i, c.batch_size, c.seed)
+    run.objective.rollout_rows(i, c.batch_size, c.seed)
     for i in range(0, c.steps, max(1, c.steps // 64))
   }
   return Job(
     run=run,
     settings=run.settings(),
     state=run.abstract_state(),
-    batch=_batch(c, goal, mesh),
+    batch=_batch(c, run.objective, mesh),
     rows=max(rows),
     models={role: part for role, part in parts.items() if part[0] is not None},
     known=_known(c, parts),
