@@ -1,6 +1,6 @@
-"""Trains every recipe on a shipped pair, and tables what became of it.
+"""Trains every recipe on a shipped pair, and tabulates the outcome.
 
-  python benchmarks/recipes.py --out=runs/recipes
+  python -m benchmarks.recipes --out=runs/recipes
 
 runs the `:embedded` form of each config, 300 steps, and writes `recipes.md` and
 `recipes.json`: the mean of what the recipe optimises over the first and the

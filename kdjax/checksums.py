@@ -1,4 +1,4 @@
-"""Checksums: what tells a file that is as it was written from another."""
+"""Checksums: whether a file still is as it was written."""
 
 import contextlib
 import hashlib
@@ -102,11 +102,11 @@ def damage(
   """
   name = name or path.name
   if not isinstance(expected, dict) or set(expected) != {'bytes', 'sha256'}:
-    return f'the record of {name} is not one'
+    return f'the record of {name} is not a record'
   if not path.exists():
     return f'{name} is missing'
   if not _plain(path):
-    return f'{name} is no plain file'
+    return f'{name} is not a regular file'
   size = path.stat().st_size
   if size != expected['bytes']:
     return f'{name} has {size} bytes, not {expected["bytes"]}'
@@ -149,7 +149,7 @@ def read_record(path: pathlib.Path) -> dict[str, Any]:
     ValueError: it isn't as it was written.
   """
   if not _plain(path):
-    raise ValueError(f'{path} is damaged: it is no plain file')
+    raise ValueError(f'{path} is damaged: it is not a regular file')
   if path.stat().st_size > _RECORD_BYTES:
     raise ValueError(f'{path} is damaged: it has {path.stat().st_size} bytes')
   text = path.read_bytes()
@@ -161,7 +161,7 @@ def read_record(path: pathlib.Path) -> dict[str, Any]:
   except ValueError as error:
     raise ValueError(f'{path} is damaged: {error}') from None
   if deep or not isinstance(content, dict):
-    raise ValueError(f'{path} is damaged: it is no record, or nested too deep')
+    raise ValueError(f'{path} is damaged: not a record, or nested too deep')
   if content.pop(_SEAL, None) != digest(content):
     raise ValueError(f'{path} is damaged: its checksum differs')
   return content

@@ -1,4 +1,4 @@
-"""A workdir: whose config it is of, and who writes into it."""
+"""A workdir: which config it belongs to, and which process writes to it."""
 
 import contextlib
 import errno
@@ -35,7 +35,7 @@ def claimed(
       the workdir ('log.*'); config.json then takes their values over.
 
   Raises:
-    ValueError: as `check` does.
+    ValueError: as `check` and `locked` do.
   """
   check(workdir, config, harmless)
   with locked(workdir):
@@ -79,9 +79,9 @@ def check(
   """Checks a workdir as `claimed` does, and changes nothing.
 
   Raises:
-    ValueError: the workdir belongs to a run with another config, or to one
-      unknown. The message lists every key that differs. Or another run is
-      writing there, or it is a bucket.
+    ValueError: the workdir belongs to a run with another config (the message
+      lists every key that differs), or to one unknown; or it is a file or a
+      bucket.
   """
   if '://' in str(workdir):
     raise ValueError(

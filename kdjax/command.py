@@ -1,4 +1,4 @@
-"""The flags of `kdjax.main`, and how what is wrong with them is said."""
+"""The flags of `kdjax.main`, and how mistakes in them are reported."""
 
 import sys
 import traceback
@@ -25,9 +25,11 @@ MODE = flags.DEFINE_enum(
   'say what a run needs of the TPUs of --topology, and whether it fits.',
 )
 TOPOLOGY = flags.DEFINE_string(
-  'topology', None, 'TPUs to plan for, such as v5e:4x4. None has to be here.'
+  'topology', None, 'TPUs to plan for, such as v5e:4x4. None needs to be here.'
 )
-DEBUG = flags.DEFINE_bool('debug', False, 'Show the stack of calls of errors.')
+DEBUG = flags.DEFINE_bool(
+  'debug', False, 'Show the full traceback of an error.'
+)
 
 flags.mark_flag_as_required('config')
 flags.register_validator(
@@ -43,7 +45,7 @@ flags.register_multi_flags_validator(
 flags.register_multi_flags_validator(
   ['topology', 'mode'],
   lambda given: bool(given['topology']) == (given['mode'] == 'plan'),
-  '--mode=plan, and no other, wants --topology, such as v5e:4x4.',
+  '--mode=plan, and no other, needs --topology, such as v5e:4x4.',
 )
 
 

@@ -36,7 +36,7 @@ def keep(workdir: str | os.PathLike) -> None:
   except OSError as error:
     logger.warning(
       'compiled programs are not kept, and the next run compiles anew: %s. '
-      'Name another folder by JAX_COMPILATION_CACHE_DIR.',
+      'Name another folder with JAX_COMPILATION_CACHE_DIR.',
       error,
     )
     return

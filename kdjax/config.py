@@ -288,7 +288,9 @@ def _other_problems(c: Config) -> list[str]:
     try:
       re.compile(pattern)
     except re.error as error:
-      found.append(f'{name}={pattern!r} is no regular expression: {error}')
+      found.append(
+        f'{name}={pattern!r} is not a valid regular expression: {error}'
+      )
   try:
     steps = profiled(c.profile)
     if steps and steps[-1] > c.steps:

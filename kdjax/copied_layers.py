@@ -46,7 +46,7 @@ def copied_layers(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
   if not 1 <= student_layers <= teacher_layers:
     raise ValueError(
       f'{student_layers} of {teacher_layers} layers cannot be copied; ask for '
-      f'1 to {teacher_layers}, or list layers (one may stand there twice).'
+      f'1 to {teacher_layers}, or list layers (one may appear twice).'
     )
   if student_layers in _COPIED.get(teacher_layers, {}):
     return _COPIED[teacher_layers][student_layers]

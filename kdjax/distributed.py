@@ -52,7 +52,7 @@ def joined() -> Iterator[None]:
     ConnectionError: another process is gone.
     ValueError: the environment describes the processes in part.
   """
-  # It would take SIGTERM over, which `train.Interruption` handles.
+  # It would take SIGTERM over, which `interruption.Interruption` handles.
   jax.config.update('jax_enable_preemption_service', False)
   _initialize()
   if not leads():
@@ -129,7 +129,7 @@ def _leave() -> None:
   """Ends the process without waiting for the others."""
   sys.stdout.flush()
   sys.stderr.flush()
-  if jax.process_index() == 0:
+  if leads():
     # The others lose their connection with this one; those that fail for the
     # same reason say so first.
     time.sleep(2)

@@ -1,7 +1,7 @@
 """The command line: python -m kdjax.main --config=FILE[:ARGS] --workdir=DIR.
 
 Exits with 0 at the end of what was asked for, with 1 where the config, the
-workdir or the data must be mended first, with 74 where the disk is full or
+workdir or the data must be fixed first, with 74 where the disk is full or
 can't be written, and with 143 or 130 where SIGTERM or Ctrl-C stopped it. After
 the last three the same command goes on from the last checkpoint.
 """
@@ -47,14 +47,14 @@ def main(unused_argv: list[str]) -> None:
     with distributed.joined():
       compilation.keep(workdir)
       getattr(homes[mode], mode)(config, workdir)
-  # What a user can mend is said in one message, without a stack of calls.
+  # What a user can fix is reported in one message, without a traceback.
   except (ValueError, OSError, ImportError, FloatingPointError) as error:
     if command.DEBUG.value:
       raise
     if getattr(error, 'errno', None) in files.DISK:
       print(
         f'kdjax: {error}. What was finished before is whole: make room there, '
-        'or have it be writable, and the same command goes on.',
+        'or make it writable, and the same command goes on.',
         file=sys.stderr,
       )
       sys.exit(os.EX_IOERR)

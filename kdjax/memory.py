@@ -41,11 +41,11 @@ def check(
       f'{count:,} {role}' for role, count in counts.items() if count
     )
     raise ValueError(
-      f'the models need at least {needed / GIB:.1f} GiB a device ({named} '
+      f'the models need at least {needed / GIB:.1f} GiB per device ({named} '
       f'parameters, of which {training:,} train, over {parts} devices), but '
       f'one has {there / GIB:.1f} GiB. Choose smaller models, split them by '
       "mesh.fsdp, store the teacher in less (teacher.weights='bfloat16' or "
-      "'int8'), train factors alone (student.lora.rank=8), or run the small "
+      "'int8'), train only factors (student.lora.rank=8), or run the small "
       'embedded ones: --config=configs/gkd_xsum.py:embedded'
     )
 

@@ -1,4 +1,4 @@
-"""What wasn't finite in a run: rewards and updates, and how that is told."""
+"""What wasn't finite in a run, rewards and updates, and how it is reported."""
 
 import logging
 from typing import Any
@@ -11,7 +11,7 @@ REWARD = 'not_finite/'
 
 
 class Watch:
-  """Tells what wasn't finite, and ends a run that gets nowhere."""
+  """Reports what wasn't finite, and ends a run that gets nowhere."""
 
   def __init__(self, max_skipped: int):
     """Ends a run after so many updates in a row that were skipped."""

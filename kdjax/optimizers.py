@@ -225,7 +225,7 @@ def build(
       paths = jax.tree_util.tree_leaves_with_path(params)
       examples = [path_name(path) for path, _ in paths[:5]]
       raise ValueError(
-        f'trainable={config.trainable!r} is found in no parameter path. '
+        f'trainable={config.trainable!r} matches no parameter path. '
         f'Paths look like {examples}'
       )
     return tree

@@ -257,8 +257,8 @@ def shard_batch(mesh: Mesh, batch: Any, rows: int | None = None) -> Any:
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     if not np.ndim(x) or np.asarray(x).dtype.kind not in 'biufV':
       raise ValueError(
-        f'{name} of the batch is {x!r:.60}, not an array with a row an '
-        "example; replace a batch's `references` by None first"
+        f'{name} of the batch is {x!r:.60}, not an array with one row '
+        "per example; replace a batch's `references` by None first"
       )
     total = len(x) if rows is None else rows
     _check_divides(mesh, total, name)

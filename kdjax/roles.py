@@ -127,7 +127,7 @@ def load_reward_head(config: Config) -> dict[str, Any]:
   path = hub.member(hub.locate(config.reward.path), AUXILIARY)
   if not path.is_file():
     raise FileNotFoundError(
-      f'{path.parent} is no reward model: it lacks {AUXILIARY}, which the '
+      f'{path.parent} is not a reward model: it lacks {AUXILIARY}, which the '
       "recipes 'reward_regression' and 'preference_reward' leave in student/"
     )
   tensors = directories.read_safetensors(path)

@@ -106,13 +106,13 @@ class Model:
       attention that already finds its like, see `encoder_decoder`).
     dtype: what matrices are multiplied in.
     weights: what parameters are stored in where they don't train: of a teacher
-      'bfloat16' takes half of the memory, 'int8' a quarter but for embeddings
-      and head, which are bfloat16 then. With `dtype='bfloat16'`, the former
-      changes no result. A student's are float32, but beside `lora`.
+      'bfloat16' takes half of the memory, 'int8' a quarter except for
+      embeddings and head, which are bfloat16 then. With `dtype='bfloat16'`, the
+      former changes no result. A student's are float32, except beside `lora`.
     scan: scan over layers: compiles faster, decodes slower.
     remat: recompute layers in the backward pass: less memory.
     remat_policy: what is kept of a layer all the same: 'nothing', the products
-      of its matrices ('dots'), or those but for attention's ('dots_no_batch').
+      of its matrices ('dots'), or those except attention's ('dots_no_batch').
     attention: 'cudnn' is for bfloat16 on NVIDIA GPUs; see
       `layers.choose_attention` for where it serves.
     dropout: rate while training.

@@ -51,7 +51,7 @@ def render(kind: str, machines: str, command: list[str], **values) -> str:
   sizes = [int(size) for size in topology.split('x')]
   if kind == 'gpu':
     if len(sizes) != 2:
-      raise ValueError(f'{machines!r}: nodes times GPUs a node, as 2x8')
+      raise ValueError(f'{machines!r}: nodes times GPUs per node, such as 2x8')
     hosts, values['chips'] = sizes
   else:
     if name not in _TPUS:
@@ -59,7 +59,9 @@ def render(kind: str, machines: str, command: list[str], **values) -> str:
     values['chips'] = min(values['chips'], math.prod(sizes))
     hosts, rest = divmod(math.prod(sizes), values['chips'])
     if rest:
-      raise ValueError(f'{machines!r}: no multiple of {values["chips"]} chips')
+      raise ValueError(
+        f'{machines!r}: not a multiple of {values["chips"]} chips'
+      )
     name = _TPUS[name]
   template = pathlib.Path(__file__).with_name(f'gke_{kind}.yaml').read_text()
   return string.Template(template).substitute(

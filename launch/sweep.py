@@ -109,7 +109,7 @@ def _run(
   options = {'at_once': args.jobs, 'gpus': args.gpus, 'told': told}
   first = [job for job in waiting if job.kind != 'analysis']
   failed = sweep.execute(out, first, **options)
-  # What these read is there now, but for runs that failed.
+  # What these read is there now, except for runs that failed.
   rest = [
     job for job in waiting if job.kind == 'analysis' and job.name not in failed
   ]

@@ -34,14 +34,14 @@ ROOMS = {
   'losses': 'copied_layers',
   'models': 'constraints copied_layers hub',
   'sampling': 'constraints models.api',
-  'data': 'checksums files hub values',
+  'data': 'checksums hub values',
   'schema': '',
   'config': 'schema values',
   'memory': '',
   'compilation': '',
   'profiling': '',
   'claims': 'distributed files',
-  'metrics': 'files',
+  'metrics': 'distributed files',
   'checkpoints': 'checksums claims distributed files',
   'partitioning': '',
   'optimizers': '',
@@ -57,7 +57,7 @@ ROOMS = {
   'optimizers rewards rows sampling state',
   'checks': 'config data evaluation models objective partitioning recipes '
   'rewards',
-  'sweep': 'checks config recipes',
+  'sweep': 'checks config files recipes',
   'roles': 'config data hub models optimizers',
   'identity': 'checksums config data hub roles',
   'feed': 'config data evaluation identity objective',
@@ -66,15 +66,15 @@ ROOMS = {
   'build': 'checks config data memory models partitioning recipes roles run',
   'generate': 'build claims config data distributed feed identity losses '
   'metrics models.api run sampling',
-  'page': 'evaluation metrics results',
+  'page': 'evaluation files metrics results',
   'report': 'checkpoints config data distributed evaluation files metrics '
   'models page roles run',
   'evaluate': 'build checkpoints checks claims config distributed evaluation '
-  'report run',
+  'files report run',
   'plan': 'build checks config data feed losses models objective partitioning '
   'recipes roles run sampling step',
   'interruption': 'distributed',
-  'train': 'build checkpoints claims config distributed evaluation '
+  'train': 'build checkpoints claims config distributed '
   'interruption metrics nonfinite profiling report run state',
   'command': '',
   'main': 'checks command compilation distributed evaluate files generate plan '
@@ -85,7 +85,7 @@ ROOMS = {
 LIBRARIES = {
   'types': 'jax',
   'hub': 'huggingface_hub',
-  'losses': 'jax optax',
+  'losses': 'jax',
   'models': 'flax jax numpy safetensors torch',
   'sampling': 'jax numpy',
   'schema': '',

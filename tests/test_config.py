@@ -150,7 +150,7 @@ def test_a_bare_default_says_what_it_lacks():
     ({'student__sharding': {'embed': math.nan}}, ['sharding.embed=nan']),
     ({'optimizer__b2': 1.0}, ['optimizer.b2=1.0: must be in [0, 1)']),
     ({'optimizer__final_fraction': 2.0}, ['=2.0: must be in [0, 1]']),
-    ({'optimizer__trainable': '('}, ["trainable='(' is no regular expression"]),
+    ({'optimizer__trainable': '('}, ["trainable='(' is not a valid regular"]),
     ({'sampling__top_p': 0.0}, ['sampling.top_p=0.0: must be in (0, 1]']),
     ({'generate__top_p': 1.5}, ['generate.top_p=1.5: must be in (0, 1]']),
     ({'sampling__min_p': 1.0}, ['sampling.min_p=1.0: must be in [0, 1)']),

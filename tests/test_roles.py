@@ -106,7 +106,7 @@ def test_a_run_without_such_parameters_leaves_no_file(tmp_path):
 def test_a_directory_without_a_head_is_no_reward_model(tiny, tmp_path):
   with pytest.raises(
     FileNotFoundError,
-    match=r'no reward model: it lacks auxiliary.safetensors, .*preference_rew',
+    match=r'not a reward model: it lacks auxiliary.safetensors, .*preference_',
   ):
     load(tiny, tmp_path)
   with pytest.raises(FileNotFoundError, match='no model directory'):

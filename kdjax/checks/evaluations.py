@@ -16,7 +16,7 @@ def problems(c: Config, mode: str) -> list[str]:
     found.append(f'eval.analyses: unknown {unknown}; known are {list(known)}')
   if mode != 'evaluate':
     if e.texts:
-      found.append(f'eval.texts={e.texts!r} is for --mode=evaluate alone')
+      found.append(f'eval.texts={e.texts!r} is only for --mode=evaluate')
     return found
   if e.texts and not pathlib.Path(e.texts).is_file():
     found.append(f'eval.texts={e.texts!r}: there is no such file')

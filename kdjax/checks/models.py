@@ -31,8 +31,8 @@ def problems(c: Config, mode: str) -> list[str]:
       )
     elif not given(c.student):
       found.append(
-        f'generate.draft_tokens={c.generate.draft_tokens}, but neither '
-        'student.path nor student.config is given, which drafts'
+        f'generate.draft_tokens={c.generate.draft_tokens}: the student drafts, '
+        'but neither student.path nor student.config is given'
       )
   if mode == 'generate' and not given(getattr(c, c.generate.model)):
     found.append(

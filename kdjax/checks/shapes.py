@@ -44,7 +44,7 @@ def problems(c: Config, role: str) -> list[str]:
     return [f'{role}.config makes no model: {_told(error)}']
   found = []
   if m.init == 'copy' and not hasattr(model, 'init_to_copy'):
-    found.append(f"{role}.init='copy' is for encoder-decoders alone")
+    found.append(f"{role}.init='copy' is for encoder-decoders only")
   try:
     if m.layers:
       copy = lambda params: models.copy_layers((model, params), m.layers)[1]
@@ -84,8 +84,8 @@ def _path_problems(c: Config, params: api.Params) -> list[str]:
   if any(map(wanted.search, paths)):
     return []
   return [
-    f'optimizer.trainable={pattern!r} is found in no parameter path, which '
-    f'are such as {paths[:3]}'
+    f'optimizer.trainable={pattern!r} matches no parameter path; paths '
+    f'look like {paths[:3]}'
   ]
 
 

@@ -59,7 +59,7 @@ def by_length(
   if lengths.shape != (len(scores.statistics),):
     raise ValueError(
       f'by_length got lengths of the shape {lengths.shape} for '
-      f'{len(scores.statistics)} examples; expected one length an example.'
+      f'{len(scores.statistics)} examples; expected one length per example.'
     )
   if list(edges) != sorted(set(edges)) or min(edges, default=0) < 0:
     raise ValueError(

@@ -20,7 +20,7 @@ def write_examples(
   *,
   browse: int = 100,
 ) -> None:
-  """Writes a JSON object a line, one an example.
+  """Writes one JSON object per line, one per example.
 
   'id', 'input' and 'references' say which one it is, 'responses' by system:
   'text', 'length' in tokens, whether it 'ended' by itself, and 'scores' by

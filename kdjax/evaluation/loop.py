@@ -108,7 +108,7 @@ def score_texts(
   seed: int = 0,
   **described: Any,
 ) -> Result:
-  """Scores texts from anywhere, such as a baseline that is no model."""
+  """Scores texts from anywhere, such as a baseline that isn't a model."""
   scores = {
     name: text.score(name, predictions, references, inputs=inputs)
     for name in metrics

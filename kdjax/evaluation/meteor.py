@@ -52,7 +52,7 @@ def meteor(predictions, references, *, synonyms=True) -> Scores:
   F (1 - γ (chunks / matches)^β) with F = PR / (αP + (1 - α)R), α = 0.9, β = 3,
   γ = 0.5. Words are lower-cased and split from punctuation. The Java METEOR 1.5
   has other parameters and paraphrases besides: not comparable. NLTK looks for
-  the synonyms of stems, and so misses those of words that are no stems.
+  the synonyms of stems, and so misses those of words that aren't stems.
 
   Banerjee and Lavie, "METEOR: an automatic metric for MT evaluation with
   improved correlation with human judgments", 2005, with the parameters of Lavie

@@ -1,4 +1,4 @@
-"""Texts to score that no model of kdjax said."""
+"""Texts to score that come from outside kdjax."""
 
 import json
 import os
@@ -10,7 +10,7 @@ def read(path: str | os.PathLike, ids: Sequence[str]) -> tuple[str, ...]:
   """Returns the text for each example, from a file.
 
   Args:
-    path: a response a line; or, if it ends with '.jsonl', an object a line
+    path: one response per line; or, if it ends in '.jsonl', one object per line
       whose 'text' is the response, and whose 'id', if it has one, the name of
       its example. Without ids, lines are in the order of the examples.
     ids: the names of the examples.
@@ -47,7 +47,7 @@ def _row(path: pathlib.Path, number: int, line: str) -> dict[str, str]:
   try:
     row = json.loads(line)
   except json.JSONDecodeError as error:
-    raise ValueError(f'{path}, line {number} is no JSON: {error}') from None
+    raise ValueError(f'{path}, line {number} is not JSON: {error}') from None
   if not isinstance(row, dict) or not isinstance(row.get('text'), str):
     raise ValueError(
       f'{path}, line {number} is {line:.60}; expected an object with a string '
@@ -60,8 +60,8 @@ def _check_count(path: pathlib.Path, count: int, ids: Sequence[str]) -> None:
   if count != len(ids):
     raise ValueError(
       f'{path} has {count} responses, and the split {len(ids)} examples; '
-      'expected one a line, in order. Where they answer the first examples '
-      f'alone, set eval.test_examples={count}'
+      'expected one per line, in order. Where they answer only the first '
+      f'examples, set eval.test_examples={count}'
     )
 
 

@@ -30,7 +30,7 @@ def table(
   results: Mapping[str, loop.Result],
   compare: tuple[str, str] | None = None,
 ) -> str:
-  """Returns a Markdown table: a row a metric, a column a system.
+  """Returns a Markdown table: one row per metric, one column per system.
 
   Cells hold the score and its bootstrap 95% interval. Below stand the
   conventions of the metrics, since numbers of others don't compare.

@@ -2,7 +2,7 @@
 
 Every metric returns `Scores`: statistics of each example and the function that
 turns their sum into the corpus score. So a bootstrap resamples examples and
-recomputes the corpus score exactly, also where that is no mean over examples
+recomputes the corpus score exactly, even where that isn't a mean over examples
 (BLEU, chrF, TER). All scores are percentages.
 
 To add a metric, write a function of (predictions, references), enter it in
@@ -123,10 +123,10 @@ CONVENTIONS: dict[str, str] = {
   'ter': 'SacreBLEU over the corpus',
   'meteor': 'mean of NLTK, wordpunct_tokenize, with WordNet, the best '
   'reference; not METEOR 1.5',
-  'meteor_no_synonyms': 'as meteor, matching forms and stems alone',
+  'meteor_no_synonyms': 'as meteor, matching only forms and stems',
   'bertscore_minilm': 'mean F1 over all-MiniLM-L6-v2, last layer, no idf, not '
   'rescaled, the best reference; no published numbers',
-  'exact_match': 'strict but for white space, any reference',
+  'exact_match': 'strict except for white space, any reference',
   'exact_match_normalized': 'lower case, no punctuation, articles count, any '
   'reference (MiniLLM, DPKD)',
   'gsm8k_accuracy': 'the number after ####',

@@ -117,8 +117,9 @@ def chunked_values(
 ) -> Any:
   """Values of a loss, one a token, from hidden states and output heads.
 
-  For losses that are no weighted sum over tokens, such as those of a response's
-  whole likelihood. The gradient goes through head and loss a second time.
+  For losses that aren't a weighted sum over tokens, such as those of a
+  response's whole likelihood. The gradient goes through head and loss a
+  second time.
 
   >>> import jax.numpy as jnp
   >>> from kdjax.losses import cross_entropy

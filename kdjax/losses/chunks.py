@@ -1,4 +1,4 @@
-"""Going through tokens in chunks, with gradients formed on the way.
+"""Sweeps over tokens in chunks, with gradients formed on the way.
 
 A sweep calls a function of a chunk's hidden states and the output head, adds up
 its weighted values and, where asked to, their gradients. Tokens that a mask

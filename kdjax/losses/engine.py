@@ -18,7 +18,7 @@ def engine(
 
   -sum_v q log p = KL(q || p) + H(q), differentiated through q.
 
-  Meant for prefixes that the student decodes greedily. It is no divergence:
+  Meant for prefixes that the student decodes greedily. It isn't a divergence:
   without the entropy, its minimum is a student that puts all its mass on the
   teacher's best token, so that long training collapses.
 

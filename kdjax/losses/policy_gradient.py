@@ -1,6 +1,6 @@
 """Policy gradients: surrogate losses of what the student sampled.
 
-Each takes what belongs to the sampled tokens, not logits (but for the two
+Each takes what belongs to the sampled tokens, not logits (except for the two
 entropies), and returns one float32 value a token, to be reduced under the
 response's mask. The sample itself is a constant: its part of the gradient is
 that of its log-probabilities.
@@ -258,7 +258,7 @@ def _exp(log_ratio):
 
 
 def _check_shape(name, array, logprobs):
-  """Raises unless one a token, or (but for log-probabilities) fewer."""
+  """Raises unless one a token, or (except for log-probabilities) fewer."""
   fits = array.shape == logprobs.shape
   if not name.endswith('logprobs') and not fits:
     # [B] beside [B, T] would be read along T where B = T.
@@ -268,5 +268,6 @@ def _check_shape(name, array, logprobs):
   if not fits:
     raise ValueError(
       f'{name} of shape {array.shape} does not fit logprobs of shape '
-      f'{logprobs.shape}: give one a token, or [:, None] for one a response.'
+      f'{logprobs.shape}: give one per token, or [:, None] for one per '
+      'response.'
     )

@@ -45,7 +45,7 @@ def coarsen(
   if k < size and not _is_one(temperature):
     raise ValueError(
       f'temperature is {temperature}, but a TopK of k={k} of {size} tokens '
-      'says how much mass the others have at temperature 1 alone: leave the '
+      'says only at temperature 1 how much mass the others have: leave the '
       'temperature out, or give the logits of the teacher.'
     )
   tokens = jnp.broadcast_shapes(student_logits.shape[:-1], teacher.tail.shape)

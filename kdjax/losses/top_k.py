@@ -1,4 +1,4 @@
-"""What a teacher is known by where not all of its logits are kept."""
+"""A teacher's k likeliest tokens, kept in place of all its logits."""
 
 import jax
 import jax.numpy as jnp

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
+
+from kdjax import distributed
 
 
 class Throughput:
@@ -101,7 +102,7 @@ def progress_bar(total: int, initial: int = 0, **options: Any):
   """Returns a tqdm bar with ETA; silent unless stderr is a terminal."""
   import tqdm
 
-  disable = None if jax.process_index() == 0 else True
+  disable = None if distributed.leads() else True
   return tqdm.tqdm(
     total=total,
     initial=initial,

@@ -240,7 +240,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def _is_floating(array: np.ndarray) -> bool:
-  # bfloat16 and float8 are no subtypes of NumPy's own.
+  # bfloat16 and float8 aren't subtypes of NumPy's own.
   name = array.dtype.name
   return np.issubdtype(array.dtype, np.floating) or name.startswith(
     ('bfloat', 'float')

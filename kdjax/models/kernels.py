@@ -109,7 +109,7 @@ def shapes(params: Any) -> Any:
 
 
 def cast(params: Any, dtype: Any) -> Any:
-  """Returns parameters whose floats are `dtype`, but for eight bits' scales."""
+  """Returns parameters whose floats are `dtype`, except eight bits' scales."""
 
   def convert(x):
     wide = not isinstance(x, Int8) and jnp.issubdtype(x.dtype, jnp.floating)

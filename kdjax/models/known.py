@@ -1,7 +1,7 @@
-"""The shapes of public models, of what their config.json on the hub states.
+"""The shapes of public models, as their config.json on the hub states them.
 
 For planning where the hub can't be reached: all that parameters, bytes and
-FLOPs follow from. What changes numbers alone, such as scaled rotary embeddings,
+FLOPs follow from. What changes only numbers, such as scaled rotary embeddings,
 is left out, so that these configs are for nothing else.
 """
 

@@ -257,7 +257,7 @@ class Runtime:
     # Before Hopper at most 128; jax says so, as it knows the GPU.
     if size % 8 or size > 256:
       raise ValueError(
-        "attention='cudnn' wants a head size that is a multiple of 8 and at "
+        "attention='cudnn' needs a head size that is a multiple of 8 and at "
         f"most 256, but it is {size}: set attention='xla'"
       )
 

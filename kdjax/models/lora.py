@@ -88,11 +88,11 @@ def _check(targets: str, paths: list[str]) -> None:
   strange = sorted(set(found) - set(layers))
   if strange:
     raise ValueError(
-      f'lora targets {targets!r} find {strange[:3]}, which is no matrix of a '
+      f'lora targets {targets!r} find {strange[:3]}, not a matrix of a '
       f'layer; those end in /kernel, such as {layers[:3]}'
     )
   if not found:
     raise ValueError(
-      f'lora targets {targets!r} are found in no path; the matrices of layers '
+      f'lora targets {targets!r} match no path; the matrices of layers '
       f'are such as {layers[:7]}'
     )

@@ -88,7 +88,7 @@ class Mixture:
     return tuple(zip(*found)) if capture else found
 
   def output_head(self, params) -> NoReturn:
-    """Raises NotImplementedError: a mixture is no projection of anything."""
+    """Raises NotImplementedError: a mixture isn't a projection of anything."""
     raise NotImplementedError(
       'a mixture of two models has no output projection. Call '
       'head(params, hidden), which returns its log-probabilities, or '

@@ -34,7 +34,7 @@ def layers(captured: Any, stack: str, kind: str) -> list[jax.Array]:
   """
   if stack not in captured:
     raise ValueError(
-      f'stack={stack!r}: the model has {sorted(captured)} alone; set '
+      f'stack={stack!r}: the model has only {sorted(captured)}; set '
       'loss_args.stack to one of these'
     )
   if any(kind not in block for block in captured[stack]):

@@ -76,8 +76,8 @@ class Objective:
     """What is replayed must have been sampled."""
     return [
       f'terms replay what the student said to '
-      f'{f"the task {task!r}" if task else "the main task"}, but none has it '
-      "sampled there: name the source 'student' as well, such as "
+      f'{f"the task {task!r}" if task else "the main task"}, but none '
+      "samples it there: name the source 'student' as well, such as "
       "{'student': 0.1, 'replay': 0.9}"
       for task in self.replayed()
       if 'student' not in self.sources(task)

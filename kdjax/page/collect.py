@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 TEACHER, BEFORE, AFTER = 'teacher', 'student before', 'student after'
 
-# Scalars that are no scores: they neither rank settings nor have intervals.
+# Scalars that aren't scores: they neither rank settings nor have intervals.
 _PLAIN = ('length', 'eos_fraction')
 
 # Points of a curve, on charts some 600 pixels wide: fewer where there may be a

@@ -181,7 +181,7 @@ def _more_chips(
 
 
 def _scaled(program: programs.Program, share: float) -> programs.Program:
-  """Scales what grows with rows: temporaries but for float32 gradients."""
+  """Scales what grows with rows: temporaries except float32 gradients."""
   gradients = min(program.held['parameters'], program.temporaries)
   rest = gradients + (program.temporaries - gradients) * share
   return dataclasses.replace(program, temporaries=rest)

@@ -97,7 +97,7 @@ class _Counter:
     self._read: dict[tuple[str, int], float] = {}
 
   def cost(self, computation: hlo.Computation) -> Cost:
-    """Returns the cost of a computation that is no fusion's."""
+    """Returns the cost of a computation that isn't a fusion's."""
     if computation.name not in self._costs:
       total = Cost()
       for each in computation:

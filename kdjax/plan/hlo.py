@@ -129,7 +129,7 @@ def parse(text: str) -> Program:
       if match.group(1):
         current.root = instruction.name
   if entry is None:
-    raise ValueError(f'this is no HLO module: {text[:200]!r}')
+    raise ValueError(f'this is not an HLO module: {text[:200]!r}')
   devices = re.search(r'num_partitions=(\d+)', text.split('\n', 1)[0])
   return Program(found, entry, int(devices.group(1)) if devices else 1)
 

@@ -63,11 +63,11 @@ def markdown(plan: Plan) -> str:
     f'# Plan for {plan.topology}',
     _verdict(plan),
     _about(plan),
-    '## Memory a chip',
+    '## Memory per chip',
     _memory(plan),
-    '## Work a chip, a step',
+    '## Work per chip and step',
     _work(plan),
-    '## Collectives a chip, a step',
+    '## Collectives per chip and step',
     _collectives(plan),
     '## Time (estimates)',
     _time(plan),
@@ -105,16 +105,16 @@ def _verdict(plan: Plan) -> str:
   if plan.fits:
     return (
       f'**It fits**: the {program.name} needs {program.peak / _GIB:.2f} of '
-      f'{room:.2f} GiB a chip, {spare / _GIB:.2f} GiB are left.'
+      f'{room:.2f} GiB per chip, {spare / _GIB:.2f} GiB are left.'
     )
   lines = [
     f'**It does not fit**: the {program.name} needs '
-    f'{program.peak / _GIB:.2f} GiB a chip, which has {room:.2f}, '
+    f'{program.peak / _GIB:.2f} GiB per chip, which has {room:.2f}, '
     f'{-spare / _GIB:.2f} GiB too much. Change (savings are estimates):',
     '',
   ]
   lines += [
-    f'- `--config.{each.setting}`: saves near {each.saves / _GIB:.2f} GiB '
+    f'- `--config.{each.setting}`: saves about {each.saves / _GIB:.2f} GiB '
     f'({each.formula})'.replace('--config.--', '--')
     for each in plan.changes
   ]
@@ -217,9 +217,9 @@ def _time(plan: Plan) -> str:
   table = _table(header, rows)
   if plan.seconds:
     table += (
-      f'\n\nA step takes {1e3 * plan.seconds:.1f} ms at least, so that it '
-      f'learns from {plan.tokens / plan.seconds:,.0f} response tokens a second '
-      'at most.'
+      f'\n\nA step takes at least {1e3 * plan.seconds:.1f} ms, so it learns '
+      f'from at most {plan.tokens / plan.seconds:,.0f} response tokens a '
+      'second.'
     )
   return table
 
@@ -230,8 +230,9 @@ def _notes(plan: Plan) -> str:
     'How these were found:',
     '',
     '- Memory: parameters, optimizer and frozen models are the sums of the '
-    "arrays' shards, the rest is what the compiler allots (temporaries hold "
-    'gradients, activations and logits); caches are counted from their shapes.',
+    "arrays' shards, the rest is what the compiler allocates (temporaries "
+    'hold gradients, activations and logits); caches are counted from their '
+    'shapes.',
     '- Work: counted in the compiled programs, loops as often as they run, '
     'responses as long as they may be; the formula stands in '
     'kdjax/plan/formula.py, its share of a chip is the total over all chips.',

@@ -49,7 +49,7 @@ def dpkd(
     args |= {'length_normalized': length_normalized, 'reference': 'teacher'}
   elif length_normalized is not None:
     raise ValueError(
-      f'length_normalized={length_normalized} is no choice of form={form!r}: '
+      f'length_normalized={length_normalized} does not go with form={form!r}: '
       "leave it out, or set form to 'dpkd' or 'ipo'"
     )
   terms = _preference(form, _DPKD_FORMS, pair, args)

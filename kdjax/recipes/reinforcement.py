@@ -31,7 +31,7 @@ def gkd_rl(
     **loss_args: the divergence's, such as `beta` and `temperature`.
 
   Raises:
-    ValueError: α is no share.
+    ValueError: α isn't a share.
   """
   if not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
     raise ValueError(f'alpha={alpha}: expected a number from 0 to 1')

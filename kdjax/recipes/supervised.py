@@ -22,7 +22,7 @@ def word_kd(
       gradient's size; needs a constant τ.
 
   Raises:
-    ValueError: `kd_weight` is no share, or `squared` meets a schedule of τ.
+    ValueError: `kd_weight` isn't a share, or `squared` meets a schedule of τ.
   """
   if not 0 <= kd_weight <= 1:
     raise ValueError(f'kd_weight={kd_weight}: expected 0 to 1')

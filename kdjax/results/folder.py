@@ -85,7 +85,7 @@ def read(path: str | os.PathLike) -> Folder:
     return _sweep(path)
   if any((path / n).exists() for n in ('config.json', 'results.json')):
     return _single(path)
-  found = 'has neither' if path.is_dir() else 'is no folder'
+  found = 'has neither' if path.is_dir() else 'is not a folder'
   raise ValueError(
     f'{path} {found}: expected a folder with a sweep.json, as launch/sweep.py '
     'writes it (--out), or the workdir of a run, with a config.json.'

@@ -58,7 +58,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(systems: Sequence[System], metric: str) -> Estimate:
-  """Returns the metric of a setting's systems, one a seed."""
+  """Returns the metric of a setting's systems, one per seed."""
   systems = [each for each in systems if _has(each, metric)]
   if not systems:
     return Estimate(math.nan)

@@ -183,7 +183,7 @@ class Results(folder.Folder):
     return metric or self.metrics[0]
 
   def table(self, metrics: Sequence[str] | None = None) -> Any:
-    """Returns a data frame with a row a setting, the references first.
+    """Returns a data frame with one row per setting, the references first.
 
     These are the teacher and the undistilled student. Columns: 'system', one
     an axis, 'seeds' (how many are done); by metric '<metric>' (the mean over
@@ -203,7 +203,7 @@ class Results(folder.Folder):
     return tables.long(self)
 
   def curves(self, metric: str | None = None) -> Any:
-    """Returns a data frame of a metric as it went, a row a run and step.
+    """Returns a data frame of a metric as it went, one row per run and step.
 
     Columns: 'run', one an axis, 'seed', 'step', 'seconds', 'sampled_tokens',
     'value', and 'low' and 'high', the interval over examples.

@@ -1,4 +1,4 @@
-"""A step that is traced and not run, so that what cannot be is said early."""
+"""A step traced but not run, so that what cannot work is reported early."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -134,7 +134,7 @@ def recall(
   if len(memories or ()) != len(tasks):
     raise ValueError(
       f'terms replay responses to the tasks {list(tasks)}, but the state holds '
-      f'{len(memories or ())} memories: create it with `replay`, one a task'
+      f'{len(memories or ())} memories: create it with `replay`, one per task'
     )
   if not tasks:
     return None, responses, {}

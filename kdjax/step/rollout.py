@@ -244,8 +244,8 @@ def _check_sources(
     missing.discard(draw.sampled)  # none at this step
   if missing:
     raise ValueError(
-      f'a term draws from {sorted(missing)}, but there are responses from '
-      f"{sorted(responses)} alone; the student's need rows > 0"
+      f'a term draws from {sorted(missing)}, but there are responses only '
+      f"from {sorted(responses)}; the student's need rows > 0"
     )
 
 

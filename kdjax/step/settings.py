@@ -46,7 +46,7 @@ class Settings:
       The update doesn't depend on it (up to rounding, and but for dropout).
     chunk_size: tokens whose logits are held at a time, or None for as many as
       `losses.chunks` has room for. The update doesn't depend on it either.
-    measure_every: updates between measurements of both divergences.
+    measure_every: steps between measurements of both divergences.
     shared: `numbers` are arguments of what is compiled, not parts of it.
   """
 

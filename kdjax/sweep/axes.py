@@ -39,7 +39,7 @@ class Axis:
         f'--axis={text}: expected a name and its values, such as beta=0.1,0.5'
       )
     if len(set(map(repr, values))) < len(values):
-      raise ValueError(f'--axis={text}: a value stands there twice')
+      raise ValueError(f'--axis={text}: a value appears twice')
     return cls(name, values)
 
 

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kdjax import checks
+from kdjax import checks, files
 from kdjax.config import Config
 from kdjax.sweep import axes, names, sharing
 
@@ -32,7 +32,7 @@ class Job:
 
   Attributes:
     name: of its workdir, within the sweep's folder.
-    flags: of `kdjax.main`, but for the workdir.
+    flags: of `kdjax.main`, except for the workdir.
     kind: 'train'; 'reference' scores the models that runs are compared with,
       and 'analysis' a run's student, in the run's own workdir.
     values: of the axes.
@@ -90,9 +90,7 @@ class Sweep:
     if (out / FILE).exists():
       both = _join(Sweep.load(out), self, out)
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / f'{FILE}.partial'
-    partial.write_text(json.dumps(both.as_dict(), indent=1) + '\n')
-    partial.replace(out / FILE)
+    files.write(out / FILE, json.dumps(both.as_dict(), indent=1) + '\n')
     return both
 
   @classmethod
@@ -148,7 +146,7 @@ def plan(
   """
   settings = axes.product(axes.of_config(config), along)
   if any('seed' in setting for setting in settings):
-    raise ValueError('axis seed: give the number of seeds, by --seeds')
+    raise ValueError('axis seed: give the number of seeds with --seeds')
   analysing = [f'--config.eval.analyses={analyses}'] if analyses else []
   flagged, views = _checked(config, settings, flags, analysing)
   seeds = list(dict.fromkeys(seeds))
@@ -260,7 +258,7 @@ def _join(old: Sweep, more: Sweep, out: pathlib.Path) -> Sweep:
   if old.config != more.config:
     raise ValueError(
       f'{out} holds a sweep of --config={old.config}, and this one is of '
-      f'--config={more.config}: name another folder by --out'
+      f'--config={more.config}: name another folder with --out'
     )
   jobs = {}
   for job in (*old.jobs, *more.jobs):

@@ -121,8 +121,8 @@ class Names:
     if recipes.takes(recipe, plain.removeprefix('recipe.')):
       return f'recipe.{plain.removeprefix("recipe.")}'
     raise ValueError(
-      f'axis {name!r} is no argument of {self._config.partition(":")[0]}, no '
-      f'field of its config, and no argument of its recipe, {recipe!r}'
+      f'axis {name!r} is not an argument of {self._config.partition(":")[0]}, '
+      f'nor a field of its config, nor an argument of its recipe, {recipe!r}'
     )
 
 

@@ -88,7 +88,7 @@ def _locked(out: pathlib.Path) -> Iterator[int]:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
       raise ValueError(
-        f'{out} is at work: a sweep, or a run that one left behind, still '
+        f'{out} is in use: a sweep, or a run that one left behind, still '
         'holds it. Wait for it, or end it.'
       ) from None
     yield file.fileno()

@@ -23,7 +23,7 @@ def shares(views: Mapping[int, Config]) -> set[int]:
 
 
 def _program(c: Config) -> str:
-  """Describes what is compiled for a run, but for its arguments."""
+  """Describes what is compiled for a run, except for its arguments."""
   terms = []
   for term in recipes.build(**c.recipe).terms:
     numbers = term.numbers()

@@ -35,4 +35,5 @@ def test_texts_are_scored_without_a_model(problems, tiny, tmp_path):
   c.eval.analyses = ('length_buckets',)
   checks.validate(c, 'evaluate')
   for mode in ('train', 'generate'):
-    assert f"eval.texts='{path}' is for --mode=evaluate" in problems(c, mode)
+    found = problems(c, mode)
+    assert f"eval.texts='{path}' is only for --mode=evaluate" in found

@@ -23,7 +23,7 @@ def test_what_trains_is_float32_or_factors(problems, tiny):
     )
   )
   assert 'student.weights' not in found
-  assert "student.lora.targets='(' is no regular expression" in found
+  assert "student.lora.targets='(' is not a valid regular expression" in found
   assert 'multiply_by_parameter_scale=False' in found
 
 

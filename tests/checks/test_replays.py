@@ -41,4 +41,4 @@ def test_a_prompt_is_replayed_with_one_response(problems, tiny):
 def test_somebody_must_say_what_is_replayed(problems, tiny):
   recipe = {'name': 'distillm', 'student': 0.0, 'replay': 0.5}
   found = problems(tiny(recipe=recipe, replay_size=8))
-  assert 'none has it sampled there' in found
+  assert 'none samples it there' in found

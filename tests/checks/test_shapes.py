@@ -28,11 +28,11 @@ from kdjax import checks
     ({'student__layers': {'decoder': (0, 7)}}, 'each from 0 to 0'),
     (
       {'optimizer__trainable': 'layers_7'},
-      "'layers_7' is found in no parameter",
+      "'layers_7' matches no parameter",
     ),
     (
       {'student__lora': {'rank': 2, 'targets': 'embedding'}},
-      'which is no matrix of a layer',
+      'not a matrix of a layer',
     ),
   ],
 )
@@ -60,4 +60,4 @@ def test_copied_attention_is_for_encoder_decoders(problems, tiny):
     'n_positions': 64,
   }
   found = problems(tiny(student__config=gpt2, student__init='copy'))
-  assert "student.init='copy' is for encoder-decoders alone" in found
+  assert "student.init='copy' is for encoder-decoders only" in found

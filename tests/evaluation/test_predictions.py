@@ -54,7 +54,7 @@ def test_rows_with_ids_are_in_any_order_and_may_be_more(tmp_path):
     ('said.txt', 'x\ny\n', 'eval.test_examples=2'),
     ('said.txt', 'x\ny\nz\n\n', 'has 4 responses'),
     ('said.jsonl', '{"text": "x"}\n', 'has 1 responses'),
-    ('said.jsonl', '{"text": "x"\n', 'line 1 is no JSON'),
+    ('said.jsonl', '{"text": "x"\n', 'line 1 is not JSON'),
     ('said.jsonl', '"x"\n', "expected an object with a string 'text'"),
     ('said.jsonl', '{"text": 3}\n', "expected an object with a string 'text'"),
     (

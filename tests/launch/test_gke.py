@@ -145,7 +145,7 @@ def test_gpu_pods_are_told_who_their_peers_are():
   [
     ('tpu', {'machines': 'v5e'}, 'as v5e:4x4'),
     ('tpu', {'machines': 'v9:4x4'}, 'one of v4, v5e, v5p, v6e'),
-    ('tpu', {'machines': 'v5e:3x3'}, 'no multiple of 4'),
+    ('tpu', {'machines': 'v5e:3x3'}, 'not a multiple of 4'),
     ('gpu', {'machines': 'nvidia-l4:8'}, 'as v5e:4x4'),
     ('gpu', {'machines': 'nvidia-l4:2x2x2'}, 'nodes times GPUs'),
     ('gpu', {'name': 'My_Run'}, 'at most 40'),

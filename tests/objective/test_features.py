@@ -70,7 +70,7 @@ def test_what_a_model_lacks_is_named():
   captured = {'decoder': ({'hidden': 0, 'attention': 1},)}
   with pytest.raises(
     ValueError,
-    match=r"stack='encoder': the model has \['decoder'\] alone; set loss_args",
+    match=r"stack='encoder': the model has only \['decoder'\]; set loss_args",
   ):
     layers(captured, 'encoder', 'hidden')
   with pytest.raises(

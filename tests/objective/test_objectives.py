@@ -46,7 +46,7 @@ def test_what_is_replayed_must_be_sampled():
   goal = Objective((term('replay'), other))
   assert goal.replayed() == ('', 'corpus')
   (found,) = goal.problems()
-  assert 'said to the main task, but none has it sampled there' in found
+  assert 'said to the main task, but none samples it there' in found
   here = Term('o', 'forward_kl', 'student')
   goal = Objective((term('replay', task='corpus'), here))
   (found,) = goal.problems()

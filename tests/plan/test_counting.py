@@ -233,5 +233,5 @@ def test_group_sizes(groups, size):
 
 
 def test_text_that_is_no_program():
-  with pytest.raises(ValueError, match='no HLO module'):
+  with pytest.raises(ValueError, match='not an HLO module'):
     hlo.parse('nothing')

@@ -132,7 +132,7 @@ WRONG = {
   'teacher_sampling.block': ({}, 'teacher_sampling.block={}: expected int'),
   'optimizer.name': ('adam', "optimizer.name='adam': allowed are"),
   'optimizer.learning_rate': (1e39, 'optimizer.learning_rate=1e+39: must be'),
-  'optimizer.trainable': ('(', "optimizer.trainable='(' is no regular"),
+  'optimizer.trainable': ('(', "optimizer.trainable='(' is not a valid"),
   'optimizer.clip_nrom': (1.0, 'unknown key optimizer.clip_nrom; did you mean'),
   'auxiliary_optimizer': (3, 'auxiliary_optimizer=3: expected a section'),
   'eval.metrics': (('rouge9',), "eval.metrics: unknown ['rouge9']"),

@@ -89,7 +89,7 @@ def test_a_sweep_that_is_none_is_refused(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-  'name, message', [('', 'has neither'), ('no', 'is no folder')]
+  'name, message', [('', 'has neither'), ('no', 'is not a folder')]
 )
 def test_a_folder_that_is_none_is_refused(tmp_path, name, message):
   with pytest.raises(ValueError, match=message):

@@ -76,4 +76,4 @@ def test_the_command_refuses_in_one_line(tmp_path, capsys):
   assert command.main([str(tmp_path / 'no')]) == 1
   error = capsys.readouterr().err
   assert error.startswith('error: ') and error.count('\n') == 1
-  assert 'is no folder' in error
+  assert 'is not a folder' in error

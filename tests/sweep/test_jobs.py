@@ -68,7 +68,7 @@ def test_an_axis_that_changes_nothing_is_told(tmp_path):
   path.write_text(text.replace("model='student'", "model='student', mine=0"))
   with pytest.raises(ValueError, match='mine=2 is the same run as mine=1'):
     plan('mine=1,2', config=str(path))
-  with pytest.raises(ValueError, match='by --seeds'):
+  with pytest.raises(ValueError, match='with --seeds'):
     plan('seed=0,1')
 
 

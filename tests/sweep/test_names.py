@@ -54,7 +54,7 @@ def test_an_axis_is_an_argument_a_field_or_the_recipes(values, flags):
 def test_what_is_nothings_is_said_of_all_axes_at_once():
   found = names.Names('configs/sft_g2p.py')
   with pytest.raises(
-    ValueError, match="(?s)'lamm' is no arg.*'recipe.b' is no a"
+    ValueError, match="(?s)'lamm' is not an arg.*'recipe.b' is not an a"
   ):
     found.flags({'lamm': 1, 'recipe.b': 2})
 

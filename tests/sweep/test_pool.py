@@ -79,7 +79,7 @@ pool.execute(pathlib.Path({str(tmp_path)!r}), todo, program={PROGRAM!r})
 """
   process = subprocess.Popen([sys.executable, '-c', code])
   _until((tmp_path / 'a' / 'began').exists)
-  with pytest.raises(ValueError, match='is at work'):
+  with pytest.raises(ValueError, match='is in use'):
     run(tmp_path, job('c'))
   process.send_signal(signal.SIGTERM)
   assert process.wait(timeout=30) == 128 + signal.SIGTERM
