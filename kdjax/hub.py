@@ -1,10 +1,14 @@
 """Where models are: shipped with kdjax, in a directory, or on the hub."""
 
+import errno
 import logging
+import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from kdjax import files
 
 logger = logging.getLogger(__name__)
 
@@ -87,17 +91,60 @@ def _temporary(error: BaseException, offline: bool) -> bool:
 
 def _classified(error: BaseException | None) -> Iterator[BaseException]:
   """Yields those of an error and its causes that tell what the hub did."""
+  return (each for each in _causes(error) if _of_hub(each))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+  """Yields an error and its causes, the first cause last."""
   seen = set()
   while error is not None and id(error) not in seen:
     seen.add(id(error))
-    # By name: the client's library for HTTP has changed, and may again.
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if _status(error) is not None or kinds & _CONNECTION:
-      yield error
+    yield error
     error = error.__cause__ or error.__context__
 
 
+def _of_hub(error: BaseException) -> bool:
+  # By name: the client's library for HTTP has changed, and may again.
+  kinds = {kind.__name__ for kind in type(error).__mro__}
+  return _status(error) is not None or bool(kinds & _CONNECTION)
+
+
 _CONNECTION = {'ConnectionError', 'Timeout', 'TimeoutError', 'TransportError'}
+
+
+def check_disk(
+  error: BaseException, folder: str | os.PathLike | None = None
+) -> None:
+  """Raises what the disk failed by, where an error of the hub's stems from it.
+
+  Its libraries wrap that in errors of their own.
+
+  Args:
+    error: what a library raised.
+    folder: where it keeps what it fetches, the hub's cache by default. It is
+      named where the disk's own error names no file.
+
+  Raises:
+    OSError: with an `errno` of `files.DISK`, naming the file or the folder.
+  """
+  import huggingface_hub
+
+  folder = folder or huggingface_hub.constants.HF_HUB_CACHE
+  for each in _causes(error):
+    # A connection may be denied, too.
+    if _of_hub(each):
+      return
+    number = getattr(each, 'errno', None)
+    if number is None and any(words in str(each) for words in _FULL):
+      number = errno.ENOSPC
+    if number in files.DISK:
+      name = getattr(each, 'filename', None) or str(folder)
+      raise OSError(number, os.strerror(number), name) from error
+
+
+# What is said of a full disk without an `errno`: by datasets, which reckons the
+# room beforehand, and by libraries in Rust.
+_FULL = ('Not enough disk space', f'(os error {errno.ENOSPC})')
 
 
 def _status(error: BaseException | None) -> int | None:
@@ -118,7 +165,17 @@ def locate(
 
   Raises:
     FileNotFoundError: if there is no such model, or the hub can't be reached.
+    OSError: the disk is full, or can't be written; names the file.
     ImportError: for a hub id without the hub's client.
+  """
+  return local(path_or_id) or _download(path_or_id, weights, patient)
+
+
+def local(path_or_id: str) -> pathlib.Path | None:
+  """Returns a model's directory on this machine, or None for a hub id.
+
+  Raises:
+    FileNotFoundError: it can be no hub id, and there is no such directory.
   """
   if path_or_id.startswith(_PREFIX):
     return _embedded(path_or_id.removeprefix(_PREFIX))
@@ -127,7 +184,7 @@ def locate(
     return path
   if path_or_id.startswith(('/', '.', '~')) or path_or_id.count('/') > 1:
     raise FileNotFoundError(f'no model directory at {path_or_id}. {_WAY_OUT}')
-  return _download(path_or_id, weights, patient)
+  return None
 
 
 def _embedded(name: str) -> pathlib.Path:
@@ -165,6 +222,7 @@ def _download(name: str, weights: bool, patient: bool) -> pathlib.Path:
   try:
     return fetch(name, get, patient)
   except Exception as error:  # The hub's client raises many kinds.
+    check_disk(error)
     why = reason(error) if answers() else 'no network'
     raise FileNotFoundError(
       f'cannot fetch {name!r} from the Hugging Face hub ({why}), and there '

@@ -146,13 +146,16 @@ def judge(
       f'{len(responses)} responses, not {" or ".join(map(str, shapes))}: it '
       'must return one number a response'
     )
-  bad = ~np.isfinite(values.reshape(len(responses), -1)).all(-1)
+  with np.errstate(over='ignore'):
+    narrow = values.astype(np.float32)
+  bad = ~np.isfinite(narrow.reshape(len(responses), -1)).all(-1)
   if bad.any():
     i = int(np.argmax(bad))
     example = '' if ids is None else f'example {ids[i]}, '
     said, asked = (_values.shown(each[i]) for each in (responses, prompts))
     raise ValueError(
       f'reward {name!r} is {values[i]} for {example}the response {said} to '
-      f'{asked}: it must be finite; {int(bad.sum())} of {bad.size} are not'
+      f'{asked}: it must be finite as float32; {int(bad.sum())} of {bad.size} '
+      'are not'
     )
-  return values.astype(np.float32)
+  return narrow

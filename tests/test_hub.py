@@ -1,5 +1,6 @@
 """Where models are looked for, and what is said when they aren't there."""
 
+import errno
 import http.server
 import json
 import os
@@ -131,6 +132,66 @@ def test_offline_mode_is_not_waited_for(waited, monkeypatch):
   with pytest.raises(FileNotFoundError, match='no network'):
     hub.locate('no-owner/no-model')
   assert not waited
+
+
+def caused(error, cause):
+  """Returns an error as if it was raised of another one."""
+  error.__cause__ = cause
+  return error
+
+
+FULL = OSError(errno.ENOSPC, 'No space left on device')
+DENIED = PermissionError(errno.EACCES, 'Permission denied', 'some/blob')
+
+
+@pytest.mark.parametrize(
+  'error, number, name',
+  [
+    (FULL, errno.ENOSPC, None),
+    (DENIED, errno.EACCES, 'some/blob'),
+    (caused(RuntimeError('cannot fetch'), FULL), errno.ENOSPC, None),
+    (RuntimeError('I/O error (os error 28)'), errno.ENOSPC, None),
+  ],
+)
+def test_a_disk_that_fails_is_no_fault_of_the_hubs(
+  error, number, name, waited, monkeypatch
+):
+  import huggingface_hub
+
+  monkeypatch.setattr(huggingface_hub, 'snapshot_download', failing_as(error))
+  with pytest.raises(OSError) as raised:
+    hub.locate('some-owner/some-model')
+  assert raised.value.errno == number
+  name = name or huggingface_hub.constants.HF_HUB_CACHE
+  assert raised.value.filename == name and name in str(raised.value)
+  assert not waited
+
+
+def failing_as(error):
+  """Returns a function that raises an error whatever it is given."""
+
+  def get(*unused, **options):
+    raise error
+
+  return get
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    caused(ConnectionError('refused'), PermissionError(errno.EACCES, 'no')),
+    caused(Answer(403), FULL),
+    OSError('Permission denied'),
+    FileNotFoundError(errno.ENOENT, 'No such file', 'config.json'),
+  ],
+)
+def test_what_is_no_fault_of_the_disks(error, waited, monkeypatch):
+  import huggingface_hub
+
+  monkeypatch.setattr(huggingface_hub, 'snapshot_download', failing_as(error))
+  with pytest.raises(FileNotFoundError, match='cannot fetch') as raised:
+    hub.locate('some-owner/some-model')
+  assert raised.value.errno is None
 
 
 FILES = {'config.json': b'{"model_type": "t5"}'}

@@ -3,12 +3,13 @@
 import math
 import sys
 import types as python_types
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import evaluation, rewards
+from kdjax import build, checks, evaluation, rewards
 from kdjax.evaluation import text
 
 PROMPTS = ['p', 'q', 'r']
@@ -67,11 +68,11 @@ def test_tokens_may_have_rewards_of_their_own():
     ([1.0, None, 2.0], None, r'returned object values'),
     ([[1], [1, 2], []], None, r"'mine' returned no array"),
     ([1, math.nan, 2], None, r"'mine' is nan for the response 'c' to 'q'"),
-    ([1, math.nan, math.inf], None, r'must be finite; 2 of 3 are not'),
+    ([1, math.nan, math.inf], None, r'must be finite as float32; 2 of 3 are'),
     (
       [[1, 2], [3, 4], [5, -math.inf]],
       2,
-      r"-inf\] for the response '' to 'r': it must be finite; 1 of 3",
+      r"-inf\] for the response '' to 'r': it must be finite as float32; 1",
     ),
   ],
 )
@@ -86,7 +87,33 @@ def test_a_reward_that_is_not_finite_names_the_example():
   with pytest.raises(ValueError) as error:
     rewards.judge('mine', reward, *lists, ids=[7, 3, 5])
   assert "'mine' is inf for example 3, the response 'bbb" in str(error.value)
-  assert "bbb... to 'q': it must be finite; 1 of 3" in str(error.value)
+  told = "bbb... to 'q': it must be finite as float32; 1 of 3"
+  assert told in str(error.value)
+
+
+@pytest.mark.parametrize('value', [1e39, -1e300])
+def test_a_reward_that_float32_cannot_hold_is_refused(value):
+  reward = lambda *lists: [1.0, value, 2.0]
+  lists = PROMPTS, RESPONSES, REFERENCES
+  with pytest.raises(ValueError) as error, warnings.catch_warnings():
+    warnings.simplefilter('error')
+    rewards.judge('mine', reward, *lists, ids=[7, 3, 5])
+  told = f"'mine' is {value} for example 3, the response 'c' to 'q'"
+  assert told in str(error.value)
+
+
+def test_a_run_rehearses_rewards_on_examples_that_it_knows(tiny):
+  run, seen = build.build(checks.validate(tiny())), []
+  program = python_types.SimpleNamespace(
+    rehearse=lambda *unused: None, try_rewards=lambda *few: seen.append(few)
+  )
+  batch = next(run.train_iterator())
+  run.rehearse(program, batch)
+  ((prompt, response, _, ids),) = seen
+  assert ids.tolist() == batch.example_id[:2].tolist() != [0, 1]
+  np.testing.assert_array_equal(prompt.tokens, batch.prompt.tokens[:2])
+  gold = batch.responses['data'].tokens[:2]
+  np.testing.assert_array_equal(response.tokens, gold)
 
 
 def test_what_a_reward_raises_is_left_as_it_is():

@@ -277,6 +277,16 @@ def test_bad_traced_rewards_are_found_by_a_rehearsal(value, message):
     made.try_rewards(batch().prompt, data, ())
 
 
+def test_a_rehearsal_names_the_example_of_a_bad_reward():
+  reward = lambda asked, said, gold: [1.0] * (len(said) - 1) + [float('nan')]
+  made = program(
+    policy(reward='mine'), rewards={'mine': reward}, decode=lambda x: str(x)
+  )
+  given = batch().prompt, batch().responses['data'], ()
+  with pytest.raises(ValueError, match=f'nan for example {40 + B - 1}, the'):
+    made.try_rewards(*given, np.arange(40, 40 + B))
+
+
 def test_a_rehearsal_compiles_and_changes_nothing():
   made = program('minillm', recipe={'lm_weight': 0.0}, teacher_mix=0.2)
   compiled = []

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.data import sources
+from kdjax.data.faults import texts
 from kdjax.data.local import plain
 from kdjax.data.tasks import Example, Format, Task, register
 
@@ -143,7 +144,9 @@ def g2p(part: str = 'all', fraction: float = 0.1) -> Task:
   """
 
   def examples(row: Mapping[str, Any], index: int) -> Iterable[Example]:
-    sounds = tuple(row['pronunciations'] or ())
+    sounds = ()
+    if row['pronunciations'] is not None:
+      sounds = texts(row, 'pronunciations')
     first = sounds[0] if sounds else None
     yield Example(row['word'], ' '.join(row['word']), first, sounds)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 # Of each reason, so many places are told.
@@ -84,13 +84,62 @@ def text(
   Raises:
     BadExample: there is no such text.
   """
+  value = _present(row, column)
+  return as_text(value, f'the column {column!r}', empty, numbers)
+
+
+def texts(
+  row: Mapping[str, Any],
+  column: str,
+  *,
+  empty: bool = False,
+  numbers: bool = False,
+) -> tuple[str, ...]:
+  """Returns the texts of the list in a column of a row.
+
+  >>> texts({'said': ['why', 'so']}, 'said')
+  ('why', 'so')
+
+  Args:
+    row: values by column.
+    column: which of them.
+    empty: see `text`.
+    numbers: see `text`.
+
+  Raises:
+    BadExample: there is no list, it is empty, or holds what isn't such a text.
+  """
+  where = f'the column {column!r}'
+  found = as_list(_present(row, column), where)
+  return tuple(as_text(each, where, empty, numbers) for each in found)
+
+
+def _present(row: Mapping[str, Any], column: str) -> Any:
+  """Returns what a row has in a column; raises BadExample if nothing."""
   value = row.get(column)
   if value is None:
     there = ', '.join(map(str, row)) or 'none'
     raise BadExample(
       f'nothing in the column {column!r}', f'its columns are {there}'
     )
-  return as_text(value, f'the column {column!r}', empty, numbers)
+  return value
+
+
+def as_list(value: Any, where: str) -> Sequence[Any]:
+  """Returns a value that should be a list.
+
+  Text isn't one, though it can be iterated, too.
+
+  Raises:
+    BadExample: it is something else, or empty.
+  """
+  if not isinstance(value, list | tuple):
+    raise BadExample(
+      f'no list in {where}', f'but {_shown(value)}, of type {_kind(value)}'
+    )
+  if not value:
+    raise BadExample(f'an empty list in {where}')
+  return value
 
 
 def as_text(
@@ -99,10 +148,12 @@ def as_text(
   """Returns a value that should be text; see `text`.
 
   Raises:
-    BadExample: it is something else, empty, or holds what is no character.
+    BadExample: it is something else, empty, or holds what isn't a character.
   """
   number = isinstance(value, int | float) and not isinstance(value, bool)
-  if number and numbers and math.isfinite(value):
+  # Integers are finite, those that no float can hold, too.
+  finite = isinstance(value, int) or (number and math.isfinite(value))
+  if number and numbers and finite:
     return str(value)
   if not isinstance(value, str):
     raise BadExample(
@@ -130,6 +181,17 @@ def _shown(value: Any) -> str:
   return shown if len(shown) <= 40 else f'{shown[:40]}...'
 
 
+# What functions raise of values that they don't expect: OverflowError of
+# numbers and times that are out of range.
+_UNREADABLE = (
+  LookupError,
+  TypeError,
+  ValueError,
+  AttributeError,
+  OverflowError,
+)
+
+
 def read_by(
   function: Callable[..., Any], row: Mapping[str, Any], *args: Any
 ) -> Any:
@@ -145,7 +207,7 @@ def read_by(
     return function(row, *args)
   except BadExample:
     raise
-  except (LookupError, TypeError, ValueError, AttributeError) as error:
+  except _UNREADABLE as error:
     there = ', '.join(map(str, row)) or 'none'
     raise BadExample(
       'not of the form that the task reads',

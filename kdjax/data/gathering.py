@@ -117,7 +117,7 @@ class _Gathered:
     if len(self.left_out) > 1:
       more = f' ({len(self.left_out)} bad examples in all: {self.left_out})'
     return (
-      f"{self.first}{more}. Mend the data, or set task.on_bad_example='skip' "
+      f"{self.first}{more}. Fix the data, or set task.on_bad_example='skip' "
       'to leave out and count what is bad'
     )
 

@@ -1,8 +1,8 @@
-"""What a cache of responses says of itself, and whether that is what is wanted.
+"""What a cache of responses says it is, and whether that is what is wanted.
 
 A manifest's key is all that decides over the responses: the model, the
-tokenizer, what was asked, and how was sampled. Its digest stands in the record
-of every shard. `about` is for people, and for messages.
+tokenizer, what was asked, and how it was sampled. Its digest stands in the
+record of every shard. `about` is for people, and for messages.
 """
 
 import dataclasses

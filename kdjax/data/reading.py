@@ -17,6 +17,16 @@ TABLES = ('.jsonl', '.csv', '.parquet')
 _OPENERS = {'.gz': gzip.open, '.xz': lzma.open}
 _CHUNK = 512
 
+# What Arrow raises of values that Python has none for: bytes that aren't UTF-8,
+# times out of range, unknown time zones and types.
+_UNREADABLE = (
+  ValueError,
+  TypeError,
+  LookupError,
+  OverflowError,
+  NotImplementedError,
+)
+
 
 class Row(dict):
   """The values of a row by column.
@@ -54,18 +64,31 @@ class Table(Sequence):
     for start in range(0, len(self), _CHUNK):
       try:
         rows = self._table.slice(start, _CHUNK).to_pylist()
-      except UnicodeDecodeError:
+      except _UNREADABLE:
         stop = min(start + _CHUNK, len(self))
         yield from (self._row(i) for i in range(start, stop))
       else:
         yield from (Row(r, f'row {i}') for i, r in enumerate(rows, start))
 
   def _row(self, index: int) -> Row:
-    place = f'row {index}'
+    place, row = f'row {index}', self._table.slice(index, 1)
     try:
-      return Row(self._table.slice(index, 1).to_pylist()[0], place)
-    except UnicodeDecodeError as error:
-      return Row(place=place, fault=_bad_utf8(error))
+      return Row(row.to_pylist()[0], place)
+    except _UNREADABLE as error:
+      return Row(place=place, fault=_unreadable(row, error))
+
+
+def _unreadable(row: Any, error: Exception) -> BadExample:
+  """Returns why a table of one row cannot be read."""
+  if isinstance(error, UnicodeDecodeError):
+    return _bad_utf8(error)
+  for field, column in zip(row.schema, row.columns):
+    try:
+      column.to_pylist()
+    except _UNREADABLE as found:
+      reason = f'an unreadable value in the column {field.name!r}'
+      return BadExample(reason, f'{field.type}: {found}')
+  return BadExample('not a readable row', str(error))
 
 
 def read(path: pathlib.Path) -> Sequence[Row]:
@@ -173,7 +196,7 @@ def _object(line: str | BadExample) -> dict[str, Any]:
 
 
 def _csv(path: pathlib.Path, file: IO[bytes]) -> Iterator[Row]:
-  # Bytes that are no UTF-8 come as surrogates, which then tell their row.
+  # Bytes that aren't UTF-8 come as surrogates, which then tell their row.
   text = io.TextIOWrapper(file, 'utf-8', 'surrogateescape', newline='')
   records = csv.reader(text, strict=True)
   # A field may be as long as the file; the limit guards against open quotes.

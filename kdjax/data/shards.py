@@ -1,6 +1,6 @@
 """One shard of a cache of responses: its texts, its top k, and its record.
 
-`responses-00000-of-00010.jsonl` has an object a line: the example's id, a
+`responses-00000-of-00010.jsonl` has one object per line: the example's id, a
 digest of its prompt, the tokens through EOS and the text. Beside it may lie
 `.topk` (see `topk`), and always `.json`, which is written last: what has no
 record isn't there. The record holds sizes and checksums, and whose shard it is.
@@ -157,7 +157,7 @@ class Shard:
 
     Raises:
       FileNotFoundError: it was never written.
-      ValueError: see `check`, or what it holds are no responses.
+      ValueError: see `check`, or it doesn't hold responses.
     """
     record = self.check(tables)
     # Not `splitlines`: texts may hold U+2028 as it is.
@@ -203,7 +203,7 @@ class Shard:
       raise ValueError(
         f'{self.texts}, line {number} is {line[:60]!r}: expected an id, the '
         f'digest of a prompt, ids below {self.vocabulary_size} and their text. '
-        f'To mend it, {self._way_out}'
+        f'To fix it, {self._way_out}'
       )
     return said._replace(tokens=tokens.astype(np.int32))
 

@@ -123,10 +123,14 @@ class Hub:
 
     try:
       found = hub.fetch(self.repository, load)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # The library raises many kinds.
+      hub.check_disk(error, datasets.config.HF_DATASETS_CACHE)
+      cause = error
+      if isinstance(error, datasets.exceptions.DatasetGenerationError):
+        cause = error.__cause__ or error  # It says itself only that it failed.
       raise FileNotFoundError(
         f'cannot load {self.repository!r} from the Hugging Face hub '
-        f'({hub.reason(error)}). Use the '
+        f'({hub.reason(cause)}). Use the '
         '`:embedded` form of the config, which needs no network, or name a '
         "folder that holds the splits as parquet with task args' `data_dir`"
       ) from error
@@ -166,8 +170,9 @@ class Divided:
     keyed, faulty = [], []
     for row in self.source.rows('train'):
       try:
-        digest = hashlib.sha256(read_by(self.key, row).encode()).hexdigest()
-        keyed.append((digest, row))
+        # Half a character is for the task to complain of.
+        key = read_by(self.key, row).encode('utf-8', 'surrogatepass')
+        keyed.append((hashlib.sha256(key).hexdigest(), row))
       except BadExample as fault:
         faulty.append(Row(place=row.place, fault=fault))
     rows = [row for _, row in sorted(keyed, key=lambda pair: pair[0])]

@@ -140,7 +140,7 @@ def _array(path: pathlib.Path, known: Mapping[str, Any]) -> np.ndarray:
   try:
     return np.load(path, mmap_mode='r', allow_pickle=False)
   except Exception as error:  # NumPy raises many kinds.
-    raise ValueError(f'{path} is no array: {error}') from None
+    raise ValueError(f'{path} is not an array: {error}') from None
 
 
 def _check(
@@ -156,7 +156,7 @@ def _check(
     and bool((offsets[1:] >= offsets[:-1]).all())
   )
   if not whole:
-    raise ValueError(f'{path}: its values and offsets are no rows')
+    raise ValueError(f'{path}: its values and offsets do not make rows')
 
 
 def _left_out(directory: pathlib.Path, found: Any) -> LeftOut:

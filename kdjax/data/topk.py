@@ -1,4 +1,4 @@
-"""Top-k log-probabilities on disk: a row a token, read where they are needed.
+"""Top-k log-probabilities on disk: one row per token, read where needed.
 
 A row is `k` log-probabilities, the logarithm of the mass that they leave, and
 `k` ids, of 16 bits where the vocabulary allows it: `6 k + 4` bytes a token, or
@@ -134,6 +134,6 @@ class Rows:
       and (found['tail'] <= _ROUNDING).all()
     ):
       raise ValueError(
-        f'{path} holds what is no log-probabilities: delete it and run '
+        f'{path} does not hold log-probabilities: delete it and run '
         '--mode=generate again, which makes no more than that file'
       )

@@ -238,7 +238,7 @@ class HuggingFace(Vocabulary):
     except Exception as error:  # Whatever a template does.
       raise ValueError(
         f'the chat template of the tokenizer {self.spec!r} fails '
-        f'({type(error).__name__}: {error}): set chat_template=False, or mend '
+        f'({type(error).__name__}: {error}): set chat_template=False, or fix '
         'it'
       ) from error
 
@@ -285,7 +285,7 @@ def _naming(spec: str) -> Iterator[None]:
     yield
   except (OSError, ImportError):
     raise
-  # What the tokenizers library's Rust panics with is no Exception.
+  # What the tokenizers library's Rust panics with isn't an Exception.
   except BaseException as error:
     stops = isinstance(error, KeyboardInterrupt | SystemExit)
     if stops or (isinstance(error, ValueError) and spec in str(error)):
@@ -306,11 +306,13 @@ def _auto_tokenizer(name: str) -> Any:
       name, trust_remote_code=False, local_files_only=offline
     )
 
+  folder = name if pathlib.Path(name).is_dir() else None
   try:
-    if pathlib.Path(name).is_dir():
+    if folder:
       return get(offline=False)
     return hub.fetch(f'tokenizer {name}', get)
   except OSError as error:
+    hub.check_disk(error, folder)
     raise FileNotFoundError(
       f'cannot load the tokenizer {name!r} ({hub.reason(error)}): it is not '
       'whole, or it is neither embedded '

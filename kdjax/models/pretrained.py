@@ -167,7 +167,7 @@ def _config_of(path_or_id: str) -> Mapping[str, Any]:
   own = known.config(path_or_id)
   try:
     directory = hub.locate(path_or_id, weights=False, patient=own is None)
-  except (FileNotFoundError, ImportError):
+  except (OSError, ImportError):
     if own:
       return own
     raise

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from kdjax import distributed, rewards, types
@@ -41,13 +42,16 @@ def rehearse(
   prompt: types.Prompt,
   response: types.Response,
   references: Sequence[Sequence[str]],
+  example_id: jax.Array | None = None,
 ) -> None:
   """Calls the rewards of the caller's on a few responses.
 
   Raises:
     ValueError: one of them isn't one finite number a response.
   """
-  batch = types.Batch(prompt, references=references or None)
+  batch = types.Batch(
+    prompt, example_id=example_id, references=references or None
+  )
   if settings.host_rewards:
     _judge(settings, sorted(settings.host_rewards), batch, response)
   for name, reward in settings.rewards.items():

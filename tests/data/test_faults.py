@@ -30,11 +30,38 @@ def test_what_is_no_text(value, reason):
 def test_what_is():
   assert faults.text({'q': 'naïve 😀 '}, 'q') == 'naïve 😀 '
   assert faults.text({'q': ' '}, 'q', empty=True) == ' '
-  numbers = [faults.text({'q': x}, 'q', numbers=True) for x in (7, 2.5)]
-  assert numbers == ['7', '2.5']
+  # The last one is more than a float can hold.
+  for number in (7, 2.5, -(10**400)):
+    assert faults.text({'q': number}, 'q', numbers=True) == str(number)
   for number in (float('nan'), float('inf'), True):
     with pytest.raises(BadExample, match='no text'):
       faults.text({'q': number}, 'q', numbers=True)
+
+
+@pytest.mark.parametrize(
+  'value, reason',
+  [
+    (None, "nothing in the column 'q'"),
+    ('Hey', "no list in the column 'q'"),
+    ({'a': 1}, "no list in the column 'q'"),
+    (7, "no list in the column 'q'"),
+    ([], "an empty list in the column 'q'"),
+    ([['a']], "no text in the column 'q'"),
+    (['a', None], "no text in the column 'q'"),
+    (['a', 7], "no text in the column 'q'"),
+    (['a', ' '], "empty text in the column 'q'"),
+  ],
+)
+def test_what_is_no_list_of_texts(value, reason):
+  with pytest.raises(BadExample) as error:
+    faults.texts({'q': value}, 'q')
+  assert error.value.reason == reason
+
+
+def test_lists_of_texts():
+  assert faults.texts({'q': ['a', 'b']}, 'q') == ('a', 'b')
+  assert faults.texts({'q': ('a', ' ')}, 'q', empty=True) == ('a', ' ')
+  assert faults.texts({'q': ['a', 7]}, 'q', numbers=True) == ('a', '7')
 
 
 def test_a_missing_column_lists_those_there_are():
@@ -47,6 +74,8 @@ def test_a_function_that_cannot_read_a_row_makes_it_bad():
   for row in ({}, {'a': None}):
     with pytest.raises(BadExample, match='form that the task reads'):
       faults.read_by(lambda row: row['a'].strip(), row)
+  with pytest.raises(BadExample, match='OverflowError: int too large'):
+    faults.read_by(lambda row: float(row['a']), {'a': 10**400})
   with pytest.raises(ZeroDivisionError):
     faults.read_by(lambda row: 1 // 0, {})
 

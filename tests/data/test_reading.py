@@ -1,6 +1,7 @@
 """Files in every format give the same rows; bad rows say what is wrong."""
 
 import csv
+import json
 
 import pytest
 
@@ -82,6 +83,51 @@ def test_bad_text_in_a_table(tmp_path):
   assert len(rows) == 603
   assert [row.place for row in rows if row.fault] == ['row 1']
   assert rows[1].fault.reason == 'bad UTF-8' and rows[2] == {'q': 'ä'}
+
+
+@pytest.mark.parametrize(
+  'kind, bad, far',
+  [
+    ('timestamp', 2**62, ['us']),
+    ('date32', 2**30, []),
+    ('time64', 2**62, ['us']),
+    ('duration', 2**62, ['s']),
+  ],
+)
+def test_a_value_out_of_range_in_a_table(kind, bad, far, tmp_path):
+  import pyarrow
+  import pyarrow.parquet
+
+  # Python's own times end with the year 9999.
+  when = pyarrow.array([0, bad] + [0] * 600, getattr(pyarrow, kind)(*far))
+  path = tmp_path / 'rows.parquet'
+  table = pyarrow.table({'q': ['a'] * 602, 'when': when})
+  pyarrow.parquet.write_table(table, path)
+  rows = list(reading.read(path))
+  assert [row.place for row in rows if row.fault] == ['row 1']
+  assert rows[1].fault.reason == "an unreadable value in the column 'when'"
+  assert rows[1].fault.detail.startswith(f'{when.type}: ')
+  assert rows[2]['q'] == 'a' and reading.read(path)[1].fault
+
+
+def test_an_unknown_time_zone(tmp_path):
+  import pyarrow
+  import pyarrow.parquet
+
+  when = pyarrow.array([0, None], pyarrow.timestamp('us', tz='Mars/Phobos'))
+  path = tmp_path / 'rows.parquet'
+  table = pyarrow.table({'q': ['a', 'b'], 'when': when})
+  pyarrow.parquet.write_table(table, path)
+  bad, good = reading.read(path)
+  assert bad.fault.reason == "an unreadable value in the column 'when'"
+  assert 'Mars/Phobos' in bad.fault.detail
+  assert good == {'q': 'b', 'when': None} and not good.fault
+
+
+def test_numbers_of_any_size(tmp_path):
+  path = tmp_path / 'rows.jsonl'
+  path.write_text(json.dumps({'q': 10**400}))
+  assert reading.read(path)[0] == {'q': 10**400}
 
 
 @pytest.mark.parametrize('ending', ['jsonl.gz', 'jsonl.xz', 'parquet'])

@@ -1,5 +1,7 @@
 """Sources find, name and identify splits, and cut them."""
 
+import errno
+
 import pytest
 
 from kdjax import hub
@@ -48,6 +50,16 @@ def test_divided_splits_partition_whatever_the_order(tmp_path):
   assert split(rows[::-1]) == parts
 
 
+def test_half_a_character_is_left_to_the_task(tmp_path):
+  path = tmp_path / 'train.jsonl'
+  path.write_text('{"q": "a"}\n{"q": "\\ud800"}\n')
+  divided = sources.Divided(
+    sources.Files(str(path)), lambda r: r['q'], (('test', 1),)
+  )
+  rows = [*divided.rows('train'), *divided.rows('test')]
+  assert sorted(row['q'] for row in rows) == ['a', '\ud800']
+
+
 def test_reworked_leaves_other_splits_alone(tmp_path):
   write(tmp_path / 'train.jsonl')
   write(tmp_path / 'test.jsonl')
@@ -65,3 +77,49 @@ def test_unreachable_hub_names_the_way_out(monkeypatch):
   with pytest.raises(FileNotFoundError, match='`:embedded`') as error:
     sources.Hub('some-owner/some-data', ('train',)).rows('train')
   assert '\n' not in str(error.value)
+
+
+@pytest.fixture
+def load(monkeypatch):
+  """Has loading from the hub raise an error."""
+  import datasets
+
+  def rows(error):
+    def fail(*unused, **options):
+      raise error
+
+    monkeypatch.setattr(hub, 'answers', lambda: True)
+    monkeypatch.setattr(datasets, 'load_dataset', fail)
+    return sources.Hub('some-owner/some-data', ('train',)).rows('train')
+
+  return rows
+
+
+def failed(cause):
+  """Returns what datasets raises of a cause."""
+  import datasets
+
+  error = datasets.exceptions.DatasetGenerationError('An error occurred')
+  error.__cause__ = cause
+  return error
+
+
+def test_a_damaged_file_of_the_hub_is_named_with_its_cause(load):
+  with pytest.raises(FileNotFoundError) as error:
+    load(failed(ValueError('JSON parse error')))
+  assert "'some-owner/some-data'" in str(error.value)
+  assert '(ValueError: JSON parse error)' in str(error.value)
+  with pytest.raises(FileNotFoundError, match='RuntimeError: no scripts'):
+    load(RuntimeError('no scripts'))
+
+
+def test_a_full_disk_is_no_fault_of_the_hubs(load):
+  import datasets
+
+  full = OSError(errno.ENOSPC, 'No space left on device')
+  for error in (full, failed(full), OSError('Not enough disk space. Needed')):
+    with pytest.raises(OSError) as raised:
+      load(error)
+    assert raised.value.errno == errno.ENOSPC
+    folder = str(datasets.config.HF_DATASETS_CACHE)
+    assert raised.value.filename == folder and folder in str(raised.value)

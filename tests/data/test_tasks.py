@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kdjax.data import tasks
+from kdjax.data import gathering, tasks
 from kdjax.evaluation import text
 
 HUB_ROWS = {
@@ -95,6 +95,31 @@ def test_dart_trains_on_every_text_and_judges_by_all(tmp_path):
   ]
   both = ('In Italy.', 'Rome.')
   assert splits['test'] == [tasks.Example('0', inputs, 'In Italy.', both)]
+
+
+def with_list(name, value):
+  """A row with something where the task reads a list."""
+  if name == 'dailydialog':
+    return {'dialog': value}
+  changes = {'dart': {'annotations': {'text': value}}}
+  changes['triples'] = {'tripleset': value}
+  return {**HUB_ROWS['dart'], **changes[name]}
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+@pytest.mark.parametrize('name', ['dailydialog', 'dart', 'triples'])
+@pytest.mark.parametrize('value', [None, 'Hey', [], [7, 8], {'a': 'b'}])
+def test_a_row_without_its_list_is_counted(name, value, split, tmp_path):
+  known = name.replace('triples', 'dart')
+  rows = [with_list(name, value), HUB_ROWS[known]]
+  content = '\n'.join(json.dumps(row) for row in rows)
+  (tmp_path / f'{split}.jsonl').write_text(content)
+  task = tasks.get(known, data_dir=str(tmp_path))
+  found, left_out = gathering.gather(
+    task, split, task.format, on_bad_example='skip'
+  )
+  assert len(found) == (1 if (known, split) == ('dart', 'test') else 2)
+  assert set(sum(left_out.places.values(), [])) == {'line 1'}
 
 
 def test_hh_rlhf_splits_off_the_last_answers(tmp_path):

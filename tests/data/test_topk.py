@@ -89,5 +89,5 @@ def test_what_is_no_distribution_is_refused(field, value, tmp_path):
   path.write_bytes(rows.tobytes())
   numbers = np.zeros(1, np.int64)
   opened = topk.Rows.open([path], 3, 9, numbers, numbers, numbers + 2)
-  with pytest.raises(ValueError, match='table holds what is no log-prob'):
+  with pytest.raises(ValueError, match='table does not hold log-prob'):
     opened.pad(numbers, 2)

@@ -1,5 +1,6 @@
 """Tokenizers give the same ids however they are stored."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -113,6 +114,19 @@ def test_unreachable_hub_names_the_way_out(monkeypatch):
   with pytest.raises(FileNotFoundError, match='`:embedded`') as error:
     vocabularies.load('some-owner/some-tokenizer')
   assert '\n' not in str(error.value)
+
+
+def test_a_full_disk_is_named(monkeypatch):
+  import transformers
+
+  def fail(*unused, **options):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(hub, 'answers', lambda: True)
+  monkeypatch.setattr(transformers.AutoTokenizer, 'from_pretrained', fail)
+  with pytest.raises(OSError, match='huggingface') as error:
+    vocabularies.load('some-owner/some-tokenizer')
+  assert error.value.errno == errno.ENOSPC
 
 
 def test_other_files_are_refused(tmp_path):

@@ -96,6 +96,29 @@ def test_csv(field, load):
   assert len(examples.left_out) == 1
 
 
+def test_numbers_beyond_all_floats_are_labels(load):
+  content, names = around(line(a=10**400))
+  examples = load(content, on_long='truncate')
+  assert list(examples.ids) == [*names[:2], 'bad', *names[2:]]
+
+
+@pytest.mark.parametrize('zone, last', [(None, 2**62), ('Mars/Phobos', 0)])
+def test_times_that_python_has_not(zone, last, load):
+  import pyarrow
+  import pyarrow.parquet
+
+  # In a column that the task doesn't read.
+  when = pyarrow.array([None, None, last], pyarrow.timestamp('us', tz=zone))
+  table = pyarrow.Table.from_pylist(GOOD[:3]).append_column('when', when)
+  pyarrow.parquet.write_table(table, file := io.BytesIO())
+  reason = "an unreadable value in the column 'when'"
+  with pytest.raises(ValueError, match=f'rows.parquet, row 2: {reason}'):
+    load(file.getvalue(), 'parquet')
+  examples = load(file.getvalue(), 'parquet', on_bad_example='skip')
+  assert list(examples.ids) == ['n0', 'n1']
+  assert examples.left_out.counts == {reason: 1}
+
+
 def test_what_is_no_example_stops_the_run_always(load, tmp_path, tried):
   rows = b'\n'.join(json.dumps(row).encode() for row in GOOD)
   damaged = {
