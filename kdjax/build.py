@@ -14,8 +14,8 @@ from kdjax import (
   recipes,
   roles,
 )
-from kdjax.checks import ROLES, cached, given
-from kdjax.config import Config
+from kdjax.checks import cached, given
+from kdjax.config import ROLES, Config
 from kdjax.data import tasks, vocabularies
 from kdjax.models import api, kernels, storage
 from kdjax.run import Run

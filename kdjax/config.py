@@ -22,6 +22,8 @@ from kdjax.schema import Config, Model, Optimizer, Task
 
 __all__ = [
   'HARMLESS',
+  'ONLINE',
+  'ROLES',
   'Config',
   'ConfigError',
   'Model',
@@ -31,8 +33,16 @@ __all__ = [
   'default',
   'parse_arg',
   'profiled',
+  'task_section',
+  'tasks_of',
   'validate',
 ]
+
+# The models of a run, as its config calls them.
+ROLES = ('student', 'teacher', 'reference', 'reward')
+
+# `teacher_responses` of a task whose teacher samples at every step.
+ONLINE = 'online'
 
 
 class ConfigError(ValueError):
@@ -59,6 +69,16 @@ HARMLESS = (
   'mesh.*',
   '*.sharding*',
 )
+
+
+def tasks_of(c: Config) -> dict[str, Task]:
+  """Returns all tasks by name; '' is the main one."""
+  return {'': c.task, **c.tasks}
+
+
+def task_section(name: str) -> str:
+  """Returns where a config describes the task that `tasks_of` calls so."""
+  return f'tasks.{name}' if name else 'task'
 
 
 def default() -> ml_collections.ConfigDict:
@@ -225,24 +245,39 @@ def _value_problem(value: Any, rules: Mapping[str, Any]) -> str | None:
 
 def _combinations(c: Config) -> list[str]:
   """Problems of fields that are right one by one."""
-  return _model_problems(c) + _length_problems(c) + _other_problems(c)
+  return [
+    *_model_problems(c),
+    *_batch_problems(c),
+    *_schedule_problems(c),
+    *_evaluation_problems(c),
+    *_mesh_problems(c),
+  ]
 
 
 def _model_problems(c: Config) -> list[str]:
   found = []
   if 'name' not in c.recipe:
     found.append("recipe.name is missing, e.g. config.recipe = {'name': 'gkd'}")
-  for role in ('student', 'teacher', 'reference', 'reward'):
+  for role in ROLES:
     model = getattr(c, role)
     if model.path and model.config:
       found.append(f'{role}.path and {role}.config exclude each other')
   # Texts need no model; `checks` refuses them where there must be one.
   if not c.student.path and not c.student.config and not c.eval.texts:
     found.append('student.path or student.config must be given')
+  patterns = {f'{x}.lora.targets': getattr(c, x).lora.targets for x in ROLES}
+  patterns['optimizer.trainable'] = c.optimizer.trainable
+  for name, pattern in patterns.items():
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      found.append(
+        f'{name}={pattern!r} is not a valid regular expression: {error}'
+      )
   return found
 
 
-def _length_problems(c: Config) -> list[str]:
+def _batch_problems(c: Config) -> list[str]:
   found = []
   if c.micro_batch_size and c.batch_size % c.micro_batch_size:
     found.append(
@@ -256,6 +291,11 @@ def _length_problems(c: Config) -> list[str]:
         f'{name}.min_new_tokens={least} exceeds '
         f'task.max_response_tokens={c.task.max_response_tokens}'
       )
+  return found
+
+
+def _schedule_problems(c: Config) -> list[str]:
+  found = []
   decays = c.optimizer.schedule in ('linear', 'cosine')
   updates = c.steps * c.updates_per_rollout
   if decays and c.optimizer.warmup_steps >= updates:
@@ -263,10 +303,16 @@ def _length_problems(c: Config) -> list[str]:
       f'optimizer.warmup_steps={c.optimizer.warmup_steps} leaves none of '
       f'steps={updates} to decay over'
     )
+  try:
+    steps = profiled(c.profile)
+    if steps and steps[-1] > c.steps:
+      found.append(f'profile={c.profile!r} lies beyond steps={c.steps}')
+  except ValueError as error:
+    found.append(str(error))
   return found
 
 
-def _other_problems(c: Config) -> list[str]:
+def _evaluation_problems(c: Config) -> list[str]:
   found = []
   for name, section in (('eval', c.eval), ('generate', c.generate)):
     if section.beams > 1 and section.temperature > 0:
@@ -281,22 +327,11 @@ def _other_problems(c: Config) -> list[str]:
     ):
       if not value:
         found.append(f"checkpoint.export='best' needs {name} above 0")
-  roles = ('student', 'teacher', 'reference', 'reward')
-  patterns = {f'{x}.lora.targets': getattr(c, x).lora.targets for x in roles}
-  patterns['optimizer.trainable'] = c.optimizer.trainable
-  for name, pattern in patterns.items():
-    try:
-      re.compile(pattern)
-    except re.error as error:
-      found.append(
-        f'{name}={pattern!r} is not a valid regular expression: {error}'
-      )
-  try:
-    steps = profiled(c.profile)
-    if steps and steps[-1] > c.steps:
-      found.append(f'profile={c.profile!r} lies beyond steps={c.steps}')
-  except ValueError as error:
-    found.append(str(error))
+  return found
+
+
+def _mesh_problems(c: Config) -> list[str]:
+  found = []
   sizes = dataclasses.asdict(c.mesh)
   if any(size < 1 and size != -1 for size in sizes.values()):
     found.append(f'mesh={sizes}: sizes must be positive, or -1 for the rest')
@@ -338,7 +373,7 @@ def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:
   Raises:
     ValueError: for an argument that has no default, or a value of another type.
   """
-  values = dict(defaults)
+  found = dict(defaults)
   for item in filter(None, (arg or '').split(',')):
     name, given, text = item.partition('=')
     if name not in defaults:
@@ -349,14 +384,14 @@ def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:
     if kind is bool:
       if text not in ('', 'true', 'True', 'false', 'False'):
         raise ValueError(f'config argument {item!r}: expected true or false')
-      values[name] = text not in ('false', 'False')
+      found[name] = text not in ('false', 'False')
       continue
     try:
       if not given:
         raise ValueError
-      values[name] = kind(text)
+      found[name] = kind(text)
     except ValueError:
       raise ValueError(
         f'config argument {item!r}: expected {name}=, then {kind.__name__}'
       ) from None
-  return types.SimpleNamespace(**values)
+  return types.SimpleNamespace(**found)

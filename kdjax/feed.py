@@ -6,16 +6,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import data, evaluation, identity, objective, types
-from kdjax.config import Config, Task
+from kdjax import data, identity, objective, types
+from kdjax.checks import labels
+from kdjax.config import ONLINE, Config, Task, task_section, tasks_of
 from kdjax.data import pipeline, responses, tasks, vocabularies
-
-ONLINE = 'online'
 
 
 def online(c: Config, goal: objective.Objective) -> list[str]:
   """Returns the tasks whose teacher responses are sampled at every step."""
-  parts = {'': c.task, **c.tasks}
+  parts = tasks_of(c)
   return [
     name
     for name in sorted(goal.tasks())
@@ -117,8 +116,7 @@ def train_iterator(
   def one(name: str, part: Task, task: tasks.Task) -> Any:
     found = examples(part, task, 'train', vocabulary)
     sources = goal.sources(name)
-    _check_labels(c.recipe['name'], name, found, sources)
-    _check_references(c.recipe['name'], name, found, goal)
+    _check_labels(c.recipe['name'], name, found, goal)
     if 'teacher' in sources and part.teacher_responses != ONLINE:
       found = responses.attach_teacher(
         found,
@@ -160,9 +158,14 @@ def counts(
   Returns:
     {'train': {'examples': 98, 'left_out': {'bad UTF-8': 2}}, ...}
   """
-  read = {'train': 0, c.eval.test_split: c.eval.test_examples}
+  parts = [('train', 0), (c.eval.test_split, c.eval.test_examples)]
   if c.eval.every:
-    read = {c.eval.split: c.eval.examples, **read}
+    parts = [(c.eval.split, c.eval.examples), *parts]
+  read = {}
+  for split, limit in parts:
+    # One split may serve several ends; 0 reads all of it.
+    other = read.get(split, limit)
+    read[split] = max(limit, other) if limit and other else 0
   found = {
     split: examples(c.task, main, split, vocabulary, limit)
     for split, limit in read.items()
@@ -170,7 +173,9 @@ def counts(
   for name in sorted(goal.tasks() - {''}):
     part = c.tasks[name]
     task = tasks.get(part.name, **part.args)
-    found[f'tasks.{name}/train'] = examples(part, task, 'train', vocabulary)
+    found[f'{task_section(name)}/train'] = examples(
+      part, task, 'train', vocabulary
+    )
   return {
     name: {'examples': len(each), 'left_out': each.left_out.counts}
     for name, each in found.items()
@@ -186,38 +191,11 @@ def _teacher(
   return identity.model(c, 'teacher', vocabulary)
 
 
-def _check_references(
+def _check_labels(
   recipe: str, name: str, found: data.Examples, goal: objective.Objective
 ) -> None:
-  """Rewards that compare with gold responses need some."""
-  given = set()
-  for draw in goal.draws():
-    if draw.task == name:
-      given |= goal.rewards(draw)
-  compare = sorted(given & {*evaluation.METRICS, 'brevity'})
-  if compare and found.responses is None:
-    where = f'tasks.{name}' if name else 'task'
-    raise ValueError(
-      f'recipe {recipe!r}: the reward {compare[0]!r} compares with gold '
-      f'responses, but the task {found.task!r} has none: name their column in '
-      f'{where}.args.target, or choose a reward that a model gives'
-    )
-
-
-def _check_labels(
-  recipe: str, name: str, found: data.Examples, sources: set[str]
-) -> None:
-  where = f'tasks.{name}' if name else 'task'
-  if 'data' in sources and found.responses is None:
-    raise ValueError(
-      f'recipe {recipe!r} learns from gold responses, but the task '
-      f'{found.task!r} has none: name their column in {where}.args.target, or '
-      'choose a recipe that learns from the student alone, such as '
-      "'on_policy_kd'"
-    )
-  if 'rejected' in sources and found.rejected is None:
-    raise ValueError(
-      f'recipe {recipe!r} learns from pairs, but the task {found.task!r} has '
-      f'no rejected responses: name their column in {where}.args.rejected of '
-      "the task 'file', or draw one side from a model, such as recipe 'dpkd'"
-    )
+  """Raises where examples lack responses that the recipe reads."""
+  given = {'data': found.responses, 'rejected': found.rejected}
+  held = [source for source, said in given.items() if said is not None]
+  if lacking := labels.problems(recipe, goal, name, found.task, held):
+    raise ValueError('; '.join(lacking))

@@ -95,15 +95,10 @@ def _sizes_of(count: int) -> list[int]:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of arrays [B, ...]: rows over 'data' and 'fsdp'."""
-  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+  return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding of arrays that every device holds whole."""
-  return NamedSharding(mesh, PartitionSpec())
-
-
-def check_rules(changes: Rules) -> dict[str, tuple[str, ...]]:
+def read_rules(changes: Rules) -> dict[str, tuple[str, ...]]:
   """Returns `RULES` with changes, every value a tuple of axes.
 
   Raises:
@@ -136,9 +131,9 @@ def make_rules(
       head is never split in two: what doesn't divide them leaves them whole.
 
   Raises:
-    ValueError: as `check_rules` does.
+    ValueError: as `read_rules` does.
   """
-  found = check_rules(changes)
+  found = read_rules(changes)
   for name in ('heads', 'kv_heads'):
     count = getattr(config, name, config.heads)
     if count % _parts(mesh, found[name]):
@@ -160,9 +155,9 @@ def params_sharding(mesh: Mesh, params: Any, rules: Rules = RULES) -> Any:
     rules: from `make_rules`, or changes of `RULES`.
 
   Raises:
-    ValueError: as `check_rules` does.
+    ValueError: as `read_rules` does.
   """
-  chosen = check_rules(rules)
+  chosen = read_rules(rules)
 
   def leaf(path, array):
     name = jax.tree_util.keystr(path, simple=True, separator='/')

@@ -22,7 +22,7 @@ from kdjax import (
   step,
   types,
 )
-from kdjax.config import Config, Optimizer
+from kdjax.config import Config, Optimizer, tasks_of
 from kdjax.data import pipeline, tasks, vocabularies
 from kdjax.models import api
 
@@ -85,7 +85,7 @@ class Run:
     return dataclasses.replace(placed, replay=whole)
 
   def _create(self, params: dict[str, Any]) -> state.State:
-    c, parts = self.config, {'': self.config.task, **self.config.tasks}
+    c, parts = self.config, tasks_of(self.config)
     length = c.task.max_response_tokens
     memories = tuple(
       step.memory(c.replay_size, feed.prompts(parts[name]), length)
@@ -143,8 +143,10 @@ class Run:
     if gold is None:
       # Some text or other: the prompts.
       gold = types.Response(batch.prompt.tokens, batch.prompt.mask)
-    given = jax.tree.map(lambda x: x[:2], (batch.prompt, gold))
-    program.try_rewards(*given, (batch.references or ())[:2])
+    few = jax.tree.map(lambda x: x[:2], (batch.prompt, gold, batch.example_id))
+    prompt, response, ids = few
+    references = (batch.references or ())[:2]
+    program.try_rewards(prompt, response, references, ids)
 
   @property
   def frozen(self) -> dict[str, Any]:
@@ -165,13 +167,15 @@ class Run:
 
   def optimizer(self) -> optax.GradientTransformation:
     """Returns the optimizer of the student's and of terms' own parameters."""
-    return optimizers.build(*self._optimizers())
+    return optimizers.build(*self._optimizer_configs())
 
-  def _optimizers(self) -> tuple[optimizers.OptimizerConfig, dict[str, Any]]:
+  def _optimizer_configs(
+    self,
+  ) -> tuple[optimizers.OptimizerConfig, dict[str, optimizers.OptimizerConfig]]:
     c = self.config
     updates = c.steps * c.updates_per_rollout
-    own = _optimizer(c.auxiliary_optimizer, updates)
-    main = _optimizer(c.optimizer, updates)
+    own = _with_updates(c.auxiliary_optimizer, updates)
+    main = _with_updates(c.optimizer, updates)
     main = dataclasses.replace(main, trainable=roles.trainable(c))
     return main, dict.fromkeys(self.auxiliary, own)
 
@@ -183,7 +187,7 @@ class Run:
       teacher=self.teacher if c.teacher_mix or self._reads_teacher() else None,
       objective=goal,
       optimizer=self.optimizer(),
-      moves=optimizers.moves(*self._optimizers()),
+      moves=optimizers.moves(*self._optimizer_configs()),
       max_new_tokens=c.task.max_response_tokens,
       sampling=self._sampling('student'),
       teacher_sampling=(
@@ -204,10 +208,10 @@ class Run:
   def _sampling(self, role: str) -> dict[str, Any]:
     c = self.config
     section = c.sampling if role == 'student' else c.teacher_sampling
-    gather = self.gathered(role) if section.gather else None
+    gather = self._gathered(role) if section.gather else None
     return {**dataclasses.asdict(section), 'gather': gather}
 
-  def gathered(self, role: str) -> Any:
+  def _gathered(self, role: str) -> Any:
     """Returns how a model's parameters lie while it samples.
 
     Nothing splits their 'embed' axes then. None where nothing does anyway.
@@ -290,7 +294,7 @@ class Run:
     )
 
 
-def _optimizer(c: Optimizer, updates: int) -> optimizers.OptimizerConfig:
+def _with_updates(c: Optimizer, updates: int) -> optimizers.OptimizerConfig:
   fields = dataclasses.asdict(c)
   fields['clip_norm'] = fields['clip_norm'] or None
   fields['trainable'] = fields['trainable'] or None

@@ -217,6 +217,29 @@ def test_the_smaller_of_two_limits_holds(tiny, limits, size):
   assert len(found) == size
 
 
+@pytest.mark.parametrize(
+  'split, test_split, sizes',
+  [
+    ('validation', 'train', {'validation': 3, 'train': 64}),
+    ('train', 'test', {'train': 64, 'test': 5}),
+    ('test', 'test', {'test': 5, 'train': 64}),
+  ],
+)
+def test_a_split_of_several_ends_is_counted_whole(
+  tiny, split, test_split, sizes
+):
+  c, goal = given(
+    tiny,
+    eval__split=split,
+    eval__examples=3,
+    eval__test_split=test_split,
+    eval__test_examples=5,
+  )
+  main = tasks.get(c.task.name, **c.task.args)
+  found = feed.counts(c, main, goal, vocabularies.load('g2p'))
+  assert {k: each['examples'] for k, each in found.items()} == sizes
+
+
 def test_rewards_by_gold_need_some(tiny, columns):
   policy = {
     'loss': 'policy_gradient',

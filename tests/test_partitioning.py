@@ -115,7 +115,6 @@ def test_one_device_is_a_mesh():
   mesh = _one()
   assert mesh.shape == {'data': 1, 'fsdp': 1, 'tensor': 1}
   assert partitioning.batch_sharding(mesh).spec == P(('data', 'fsdp'))
-  assert partitioning.replicated(mesh).spec == P()
 
 
 def _specs(params, rules=None, **sizes):
@@ -191,7 +190,7 @@ def test_heads_are_never_cut_in_two():
 )
 def test_unknown_axes_and_names_are_refused(changes, named):
   with pytest.raises(ValueError, match=f"{named}.*'vocab'.*'tensor'"):
-    partitioning.check_rules(changes)
+    partitioning.read_rules(changes)
 
 
 @pytest.mark.parametrize('leaf', [3, [('a', 'b')]])

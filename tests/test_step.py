@@ -68,6 +68,16 @@ def test_the_gradient_is_what_finite_differences_say():
   np.testing.assert_allclose(inner, slope, rtol=1e-2, atol=1e-4)
 
 
+def test_rows_are_known_where_all_steps_sample_as_many():
+  program = gkd()
+  _, metrics = program.update(fresh(program), frozen(), batch())
+  expected = program.update(fresh(program), frozen(), batch(), 3)[1]
+  assert_same(metrics, expected)
+  other = gkd(coin='batch')
+  with pytest.raises(ValueError, match='another number of rows at every step'):
+    other.update(fresh(other), frozen(), batch())
+
+
 def test_updates_are_deterministic_in_seed_and_step():
   program = gkd()
   run = lambda **options: program.update(

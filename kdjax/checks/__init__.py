@@ -2,12 +2,19 @@
 
 import ml_collections
 
-from kdjax.checks import evaluations, generation, models, recipe, tasks
+from kdjax.checks import (
+  evaluations,
+  generation,
+  models,
+  places,
+  recipe,
+  tasks,
+)
 from kdjax.checks.caches import cached
-from kdjax.checks.models import ROLES, given
+from kdjax.checks.models import given
 from kdjax.config import Config, ConfigError, check
 
-__all__ = ['ROLES', 'cached', 'given', 'validate']
+__all__ = ['cached', 'check_places', 'given', 'validate']
 
 
 def validate(config: ml_collections.ConfigDict, mode: str = 'train') -> Config:
@@ -31,3 +38,15 @@ def validate(config: ml_collections.ConfigDict, mode: str = 'train') -> Config:
   if found:
     raise ConfigError(found)
   return view
+
+
+def check_places(config: Config) -> None:
+  """Checks that what a run would read is on this machine, or on the hub.
+
+  Apart from `validate`, as configs are also checked where they don't run.
+
+  Raises:
+    ConfigError: listing every file and folder that isn't there.
+  """
+  if found := places.problems(config):
+    raise ConfigError(found)

@@ -1,16 +1,15 @@
 """Terms whose teacher is a cache of log-probabilities, not a live model."""
 
-from kdjax.config import Config
+from kdjax.config import ONLINE, Config, task_section, tasks_of
 from kdjax.objective import Objective
-
-_ONLINE = 'online'
 
 
 def cached(c: Config) -> frozenset[str]:
   """Returns the tasks whose teacher is a cache; '' is the main one."""
-  parts = {'': c.task, **c.tasks}
   return frozenset(
-    name for name, part in parts.items() if part.teacher_logprobs == 'cached'
+    name
+    for name, part in tasks_of(c).items()
+    if part.teacher_logprobs == 'cached'
   )
 
 
@@ -18,12 +17,11 @@ def problems(c: Config, name: str, goal: Objective) -> list[str]:
   """Returns what recipe `name` asks of its caches that they haven't got."""
   found = []
   for task in sorted(goal.cached & goal.tasks()):
-    where = f'tasks.{task}' if task else 'task'
-    part = c.tasks[task] if task else c.task
-    if part.teacher_responses == _ONLINE:
+    where, part = task_section(task), tasks_of(c)[task]
+    if part.teacher_responses == ONLINE:
       found.append(
         f"{where}.teacher_logprobs='cached', but {where}.teacher_responses="
-        f'{_ONLINE!r}: name the directory that --mode=generate wrote with '
+        f'{ONLINE!r}: name the directory that --mode=generate wrote with '
         'generate.top_logprobs'
       )
     readers = [term for term in goal.terms if term.task == task]

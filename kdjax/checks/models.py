@@ -2,9 +2,7 @@
 
 from kdjax import partitioning
 from kdjax.checks import shapes
-from kdjax.config import Config, Model
-
-ROLES = ('student', 'teacher', 'reference', 'reward')
+from kdjax.config import ROLES, Config, Model
 
 
 def given(model: Model) -> bool:
@@ -18,7 +16,7 @@ def problems(c: Config, mode: str) -> list[str]:
   for role in ROLES:
     found += shapes.problems(c, role)
     try:
-      partitioning.check_rules(getattr(c, role).sharding)
+      partitioning.read_rules(getattr(c, role).sharding)
     except ValueError as error:
       found.append(f'{role}.{error}')
   found += _mesh_problems(c, mode) + _storage_problems(c, mode)

@@ -1,9 +1,10 @@
 """What a recipe needs of the rest of a config."""
 
 from kdjax import recipes, rewards
-from kdjax.checks import caches, replays
+from kdjax.checks import caches, labels, replays
 from kdjax.checks.models import given
-from kdjax.config import Config
+from kdjax.config import ONLINE, Config, Task, task_section, tasks_of
+from kdjax.data import tasks
 from kdjax.models import api
 from kdjax.objective import REWARDS, Objective
 
@@ -20,33 +21,43 @@ def problems(c: Config, mode: str) -> list[str]:
   goal = recipes.build(name, **args).caching(caches.cached(c))
   found = _models_of_recipe(c, name, goal) + _sampling_problems(c, name, goal)
   for task in sorted(goal.tasks()):
-    where = f'tasks.{task}' if task else 'task'
     if task and task not in c.tasks:
       found.append(
         f'recipe {name!r} reads the task {task!r}: define tasks.{task}, such '
         f"as {{'name': 'text', ...}}, or set the recipe's lm_task or task"
       )
-    elif 'teacher' in goal.sources(task):
-      part = c.tasks[task] if task else c.task
-      if not part.teacher_responses:
-        found.append(
-          f'recipe {name!r} learns from teacher responses: write them with '
-          f'--mode=generate and name their directory in {where}.'
-          f"teacher_responses, or set that to 'online'"
-        )
+      continue
+    part = tasks_of(c)[task]
+    if 'teacher' in goal.sources(task) and not part.teacher_responses:
+      found.append(
+        f'recipe {name!r} learns from teacher responses: write them with '
+        f'--mode=generate and name their directory in {task_section(task)}.'
+        f'teacher_responses, or set that to {ONLINE!r}'
+      )
+    found += _label_problems(part, name, goal, task)
   found += caches.problems(c, name, goal) + replays.problems(c, name, goal)
   return found + _reward_problems(goal) + _prompt_problems(c, name, goal)
+
+
+def _label_problems(
+  part: Task, name: str, goal: Objective, task: str
+) -> list[str]:
+  try:
+    held = tasks.get(part.name, **part.args).gives
+  except (ValueError, OSError):
+    return []  # which `checks.tasks` says
+  return labels.problems(name, goal, task, part.name, held)
 
 
 def _models_of_recipe(c: Config, name: str, goal: Objective) -> list[str]:
   found = []
   reads_teacher = 'teacher' in goal.models() or c.teacher_mix > 0
-  parts = [c.task, *c.tasks.values()]
-  reads_teacher |= any(part.teacher_responses == 'online' for part in parts)
+  parts = tasks_of(c).values()
+  reads_teacher |= any(part.teacher_responses == ONLINE for part in parts)
   if reads_teacher and not given(c.teacher):
     who = f'recipe {name!r}'
     if 'teacher' not in goal.models():
-      who = 'teacher_mix' if c.teacher_mix else "teacher_responses='online'"
+      who = 'teacher_mix' if c.teacher_mix else f'teacher_responses={ONLINE!r}'
     found.append(
       f'{who} reads the teacher: give teacher.path or teacher.config'
     )

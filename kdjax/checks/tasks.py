@@ -25,7 +25,7 @@ def problems(c: Config, mode: str) -> list[str]:
     return [*found, f'task: {error}']
   if not c.eval.metrics:
     found += _metric_problems('task.args.metrics', task.metrics)
-  for split in _splits(c, mode):
+  for split in splits_of(c, mode):
     try:
       task.check_split(split)
     except ValueError as error:
@@ -43,8 +43,8 @@ def _metric_problems(where: str, metrics: tuple[str, ...]) -> list[str]:
   return found + [f'{where}: {each}' for each in evaluation.missing(metrics)]
 
 
-def _splits(c: Config, mode: str) -> list[str]:
-  """The splits that a run reads."""
+def splits_of(c: Config, mode: str) -> list[str]:
+  """Returns the splits of the main task that a run reads."""
   if mode == 'generate':
     return [c.generate.split]
   if mode == 'train':

@@ -43,6 +43,7 @@ def file(
     worse = faults.text(row, rejected, numbers=True) if rejected else None
     yield Example(name, prompt, first, gold, worse)
 
+  columns = {'data': target, 'rejected': rejected}
   return Task(
     name='file',
     source=sources.Files(path),
@@ -50,6 +51,7 @@ def file(
     metrics=tuple(metrics),
     max_prompt_tokens=512,
     max_response_tokens=128,
+    gives=tuple(source for source, column in columns.items() if column),
   )
 
 
@@ -92,5 +94,4 @@ def _texts(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
     raise BadExample(
       f'an empty list in the column {column!r}', 'label all, or name no target'
     )
-  where = f'the column {column!r}'
-  return tuple(faults.as_text(x, where, numbers=True) for x in value)
+  return faults.texts(row, column, numbers=True)

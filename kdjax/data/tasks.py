@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from kdjax import values
 from kdjax.data import prompts, sources
-from kdjax.data.faults import as_text, text
+from kdjax.data.faults import as_list, as_text, text, texts
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -53,6 +53,7 @@ class Task:
     tail: end of every prompt, which survives truncation.
     chat_format: like `format`, for prompts that go through a chat template.
     prompted: whether an empty prompt is a fault; not where texts are all.
+    gives: which responses examples hold: 'data', gold ones; 'rejected'.
     args: what `get` was given.
   """
 
@@ -65,6 +66,7 @@ class Task:
   tail: str = ''
   chat_format: Format | None = None
   prompted: bool = True
+  gives: tuple[str, ...] = ('data',)
   args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def check_split(self, split: str) -> None:
@@ -290,8 +292,7 @@ def dailydialog(
     raise ValueError(f'dailydialog: context={context}, expected at least 1')
 
   def examples(row: Mapping[str, Any], index: int) -> Iterable[Example]:
-    said = [as_text(each, 'dialog', empty=True) for each in row['dialog']]
-    said = [utterance.strip() for utterance in said]
+    said = [each.strip() for each in texts(row, 'dialog', empty=True)]
     for turn in range(1, len(said)):
       inputs = prefix + '\n'.join(said[max(0, turn - context) : turn])
       yield Example(f'{index}/{turn}', inputs, said[turn], (said[turn],))
@@ -318,17 +319,23 @@ def dart(prefix: str = '', data_dir: str | None = None) -> Task:
   for validation and testing every set is, with all its sentences as references.
   """
 
+  def triple(value: Any, where: str) -> str:
+    parts = as_list(value, where)
+    return ' : '.join(as_text(part, where, empty=True) for part in parts)
+
   def inputs(row: Mapping[str, Any]) -> str:
-    return prefix + ' | '.join(' : '.join(each) for each in row['tripleset'])
+    where = "the column 'tripleset'"
+    triples = as_list(row['tripleset'], where)
+    return prefix + ' | '.join(triple(each, where) for each in triples)
 
   def examples(row: Mapping[str, Any], index: int) -> Iterable[Example]:
-    texts = tuple(row['annotations']['text'])
-    yield Example(str(index), inputs(row), texts[0], texts)
+    gold = texts(row['annotations'], 'text')
+    yield Example(str(index), inputs(row), gold[0], gold)
 
   def one_text_each(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
       {**row, 'annotations': {'text': [each]}}
-      for each in row['annotations']['text']
+      for each in texts(row['annotations'], 'text')
     ]
 
   source = _hub('Yale-LILY/dart', data_dir, revision='refs/convert/parquet')
@@ -365,6 +372,7 @@ def hh_rlhf(data_dir: str | None = None) -> Task:
     metrics=('rouge1', 'rouge2', 'rougeL'),
     max_prompt_tokens=512,
     max_response_tokens=256,
+    gives=('data', 'rejected'),
   )
 
 

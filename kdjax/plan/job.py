@@ -19,8 +19,8 @@ from kdjax import (
   step,
   types,
 )
-from kdjax.checks import ROLES, given
-from kdjax.config import Config, Task
+from kdjax.checks import given
+from kdjax.config import ROLES, Config, Task
 from kdjax.data import manifests, vocabularies
 from kdjax.models import api, known, lora
 from kdjax.objective import Objective, reward_models

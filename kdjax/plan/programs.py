@@ -75,7 +75,7 @@ def lower_rollout(job: Job) -> Any:
   )
   return run.lower(
     step.policy(job.state),
-    job.run.frozen.get('teacher') if _samples_teacher(job) else None,
+    job.run.frozen.get('teacher') if job.settings.samples_teacher else None,
     job.batch,
     job.state.step,
     job.state.key,
@@ -127,12 +127,7 @@ def _responses(job: Job) -> tuple[types.Response, ...]:
 
 def _samples(job: Job) -> bool:
   """Whether a step samples at all."""
-  return bool(job.rows) or _samples_teacher(job)
-
-
-def _samples_teacher(job: Job) -> bool:
-  settings = job.settings
-  return settings.teacher_sampling is not None or settings.teacher_mix > 0
+  return bool(job.rows) or job.settings.samples_teacher
 
 
 def _compile(
@@ -240,7 +235,7 @@ def caches(job: Job) -> float:
   samplers = []
   if job.rows:
     samplers.append(('student', c.sampling, job.rows, settings.samples))
-  if _samples_teacher(job):
+  if job.settings.samples_teacher:
     samplers.append(('teacher', c.teacher_sampling, c.batch_size, 1))
   total, length = 0.0, c.task.max_prompt_tokens
   for role, options, rows, samples in samplers:

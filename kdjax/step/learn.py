@@ -56,7 +56,7 @@ def learn(
 
   def loss_fn(moving, micro, dropout_key):
     params = optimizers.join(moving, resting)
-    return terms(
+    return total_loss(
       settings, params, teacher_params, micro, weights, state.step, dropout_key
     )
 
@@ -132,7 +132,7 @@ def _apply(
   return state, finite, norm
 
 
-def terms(
+def total_loss(
   settings: Settings,
   params: Mapping[str, api.Params],
   teacher_params: api.Params | None,
@@ -171,16 +171,16 @@ def terms(
   for key, reading in readings.items():
     own = goal.tokenwise(key)
     if own:
-      more, found = reading.weigh(own, scored.targets, weights, step)
-      loss, values = loss + more, values | found
+      part, found = reading.weigh(own, scored.targets, weights, step)
+      loss, values = loss + part, values | found
   for term in goal.terms:
     target = scored.targets[term.name]
     apart = term.name not in values
     if apart:
       read = tuple(readings[draw.key] for draw in term.draws())
       values[term.name] = term.values(step, read, target, params.get(term.name))
-    each, more = values[term.name]
-    pair = objective.reduce(each, target.mask, term.normalize)
+    value, more = values[term.name]
+    pair = objective.reduce(value, target.mask, term.normalize)
     if apart:
       loss += weights[term.name] * pair[0]
     metrics[f'loss/{term.name}'] = pair

@@ -67,7 +67,7 @@ class Program:
     state: State,
     frozen: Mapping[str, api.Params],
     batch: types.Batch,
-    rows: int,
+    rows: int | None = None,
     following: types.Batch | None = None,
     around: Around | None = None,
   ) -> tuple[State, Metrics]:
@@ -78,16 +78,30 @@ class Program:
       frozen: parameters by name: 'teacher', 'reference' and 'reward', where a
         loss reads them.
       batch: on the devices; references, where a reward reads them, on the host.
-      rows: rollouts to sample, from `Objective.rollout_rows`.
+      rows: rollouts to sample, from `Objective.rollout_rows`; may be left out
+        where that is the same at every step.
       following: the next step's batch, where the state holds this one's
         rollouts (see `ahead`): it is the next one's that are sampled.
       around: called with the name of each phase and a function that runs it.
+
+    Raises:
+      ValueError: there are no rows, and the objective's number of them changes.
     """
+    rows = self._steady_rows(batch) if rows is None else rows
     if self.fused and around is None:
       run, args = self._whole_step(state, frozen, batch, rows, following)
       return run(*args)
     around = around or (lambda phase, run: run())
     return self._phases(state, frozen, batch, rows, following, around)
+
+  def _steady_rows(self, batch: types.Batch) -> int:
+    goal = self.settings.objective
+    if not goal.steady:
+      raise ValueError(
+        'the student responds to another number of rows at every step: give '
+        'rows=objective.rollout_rows(step, batch_size, seed)'
+      )
+    return goal.rollout_rows(0, batch.prompt.tokens.shape[0], seed=0)
 
   def compile(
     self,
@@ -127,7 +141,7 @@ class Program:
     steps_ahead: int = 0,
   ) -> tuple[tuple[types.Response, ...], Metrics]:
     """Jitted `rollout`, by the behaviour policy where there is one."""
-    teacher = frozen.get('teacher') if _samples_teacher(self.settings) else None
+    teacher = frozen.get('teacher') if self.settings.samples_teacher else None
     step = state.step + steps_ahead
     return self._rollout(
       self._given(state),
@@ -202,7 +216,7 @@ class Program:
       self._learn = self._jit(
         learn,
         static_argnames='parts',
-        donate_argnums=1,
+        donate_argnames='state',
         out_shardings=(_shardings(state), None),
       )
     teacher = frozen.get('teacher')
@@ -235,13 +249,22 @@ class Program:
     prompt: types.Prompt,
     response: types.Response,
     references: Sequence[Sequence[str]],
+    example_id: jax.Array | None = None,
   ) -> None:
     """Calls the rewards of the caller's on a few responses.
+
+    Args:
+      prompt: [R, S].
+      response: [R, T].
+      references: of the R rows, or empty.
+      example_id: [R], by which an error names a row; None numbers them.
 
     Raises:
       ValueError: one of them isn't one finite number a response.
     """
-    host_rewards.rehearse(self.settings, prompt, response, references)
+    host_rewards.rehearse(
+      self.settings, prompt, response, references, example_id
+    )
 
   def _models(self, frozen: Mapping[str, Any]) -> dict[str, Any]:
     names = self.settings.objective.models()
@@ -259,12 +282,12 @@ class Program:
     if self._whole is None:
       self._whole = self._jit(
         whole,
-        static_argnums=(1, 6),
-        donate_argnums=2,
+        static_argnames=('parts', 'rows'),
+        donate_argnames='state',
         out_shardings=(_shardings(state), None),
       )
     models = self._models(frozen)
-    if _samples_teacher(self.settings):
+    if self.settings.samples_teacher:
       models['teacher'] = frozen['teacher']
     parts = self.settings.micro_batches(batch)
     following = None if following is None else bare(following)
@@ -287,7 +310,7 @@ class Program:
 
     def draw():
       sampled = self.rollout(state, frozen, asked, rows, ahead)
-      responses, metrics = pending or sampled
+      responses, metrics = sampled if pending is None else pending
       return sampled, metrics, self.recall(current, batch, responses, rows)
 
     sampled, metrics, drawn = around('rollout', draw)
@@ -304,7 +327,7 @@ class Program:
       return state, total(found)
 
     current, found = around('update', lambda: updates(current, []))
-    waits = sampled if pending else None
+    waits = None if pending is None else sampled
     current = dataclasses.replace(current, pending_rollout=waits)
     return current, {**metrics, **recalled, **more, **found}
 
@@ -326,19 +349,13 @@ def _shardings(state: Any) -> Any:
   )
 
 
-def _samples_teacher(settings: Settings) -> bool:
-  online = 'teacher' in settings.objective.sources()
-  online &= settings.teacher_sampling is not None
-  return online or settings.teacher_mix > 0
-
-
 def _check(settings: Settings) -> None:
   goal = settings.objective
   names = [term.name for term in goal.terms]
   if problems := goal.cache_problems():
     raise ValueError('\n'.join(problems))
   reads = goal.models()
-  if _samples_teacher(settings):
+  if settings.samples_teacher:
     reads = reads | {'teacher'}
   if 'teacher' in reads and settings.teacher is None:
     raise ValueError(f'terms {names} need a teacher; settings.teacher is None')

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from kdjax import types
 from kdjax.step import replay
-from kdjax.step.learn import term_weights, terms
+from kdjax.step.learn import term_weights, total_loss
 from kdjax.step.rollout import of_task, rollout
 from kdjax.step.score import score
 from kdjax.step.settings import Settings
@@ -45,6 +45,6 @@ def rehearse(
     given = params['student'], frozen, batch, responses, judged, step
     scored, _ = score(settings, *given)
     weights = term_weights(settings, scored, step)
-    return terms(settings, params, teacher, scored, weights, step, key)
+    return total_loss(settings, params, teacher, scored, weights, step, key)
 
   jax.eval_shape(once, dict(params), dict(frozen), batch)

@@ -112,6 +112,13 @@ class Settings:
     return self.sampling.get('samples_per_prompt', 1)
 
   @property
+  def samples_teacher(self) -> bool:
+    """Whether a step samples from the teacher, or from a mixture with it."""
+    online = 'teacher' in self.objective.sources()
+    online &= self.teacher_sampling is not None
+    return online or self.teacher_mix > 0
+
+  @property
   def host_rewards(self) -> set[str]:
     """The rewards over texts, which the host computes."""
     return {

@@ -178,3 +178,15 @@ def test_layers_are_matched_on_one_prompt(problems, tiny):
     )
   )
   assert "recipe 'layer_matching' matches layers" in found
+
+
+def test_responses_that_a_task_does_not_hold_are_asked_for(problems, tiny):
+  found = problems(tiny(recipe={'name': 'dpo'}))
+  assert "'dpo' learns from pairs, but the task 'file' has no rejected" in found
+  checks.validate(tiny(recipe={'name': 'dpo'}, task__args__rejected='spelling'))
+  unlabelled = {'task__args__target': None}
+  found = problems(tiny(recipe={'name': 'sft'}, **unlabelled))
+  assert "'sft' learns from gold responses" in found
+  assert 'name their column in task.args.target' in found
+  found = problems(tiny(recipe=reinforce('bleu'), **unlabelled))
+  assert "the reward 'bleu' compares with gold responses" in found

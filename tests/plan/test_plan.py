@@ -8,6 +8,7 @@ import jax
 import pytest
 
 import kdjax.plan
+from kdjax import checks
 from kdjax.plan import (
   advice,
   chips,
@@ -54,6 +55,15 @@ def test_what_is_held_is_the_sum_of_the_shards(plan):
   assert held['optimizer'] == pytest.approx(8 * count / 2, rel=0.02)
   teacher = sum(x.size for x in jax.tree.leaves(made.models['teacher'][1]))
   assert held['teacher'] == pytest.approx(4 * teacher / 2, rel=0.02)
+
+
+def test_a_learned_reward_is_planned_as_it_is_loaded():
+  c = cases.get_config()
+  c.recipe = {'name': 'reinforce', 'reward': 'learned', 'baseline': 'none'}
+  c.reward.path, c.mesh.fsdp = 'kdjax:g2p-student', 1
+  made = job.make(checks.validate(c, 'plan'), jax.devices()[:1])
+  with jax.set_mesh(made.mesh):
+    programs.lower_update(made)
 
 
 @pytest.mark.slow
@@ -104,8 +114,8 @@ def test_earlier_samples_are_held_whole_and_learned_from():
   recipe = {'name': 'distillm', 'student': 0.25, 'replay': 0.5}
   c = cases.config(**{'recipe': recipe, 'replay_size': 40, 'mesh.fsdp': 1})
   made = job.make(c, jax.devices()[:1])
-  # Tokens and masks of prompts and responses, steps, and the next one's place.
-  assert programs.held(made)['replay'] == 40 * (5 * (32 + 16) + 4) + 4
+  # Tokens and masks of prompts and responses, ids and steps; the next place.
+  assert programs.held(made)['replay'] == 40 * (5 * (32 + 16) + 8) + 4
   with jax.set_mesh(made.mesh):
     lowered = programs.lower_update(made)
   (responses,) = lowered.in_avals[0][3]

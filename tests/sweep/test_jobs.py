@@ -56,7 +56,7 @@ def test_all_that_is_wrong_is_said_once_before_anything_starts():
   with pytest.raises(ValueError) as error:
     plan('beta=0.5,1.5', 'steps=0,60', 'lamm=1,2')
   text = str(error.value)
-  assert text.startswith('8 setting(s) have 5 problem(s):')
+  assert text.startswith('8 setting(s) have 4 problem(s):')
   assert 'beta=1.5: expected 0 to 1 (beta=1.5,steps=0,lamm=1 and 3 mo' in text
   for wrong in ('steps=0: must be at least 1', "takes no ['lamm']"):
     assert text.count(wrong) == 1
