@@ -208,13 +208,14 @@ def _respond(
   """Returns the responses to examples `rows`, which also select their keys."""
   c = run.config
   asked = examples.take(rows)
-  theirs = c.generate.model == 'teacher' and asked.teacher_prompts
   lengths = responses.read_by(c.generate.model, asked).lengths
   # Alike ones together, the longest first: what needs most memory fails early.
   order = np.argsort(-lengths, kind='stable')
   said = {}
   for batch, valid in run.batches(asked.take(order), c.generate.batch_size):
-    prompt = batch.teacher_prompts[0] if theirs else batch.prompt
+    prompt = batch.prompt
+    if c.generate.model == 'teacher':
+      prompt = batch.read_by_teacher[0]
     prompt = _trim(prompt, left=c.task.prompt_padding == 'left')
     numbers = order[batch.example_id]
     found = respond(

@@ -117,6 +117,11 @@ class Batch:
   references: Any = None
   tasks: dict[str, 'Batch'] = dataclasses.field(default_factory=dict)
 
+  @property
+  def read_by_teacher(self) -> tuple[Prompt, ...]:
+    """The teacher's own prompts, or the student's; losses read the first."""
+    return self.teacher_prompts or (self.prompt,)
+
 
 @struct
 class Head:

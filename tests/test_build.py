@@ -132,7 +132,7 @@ def test_more_tokens_than_positions_are_refused(tiny):
 
 
 def test_long_prompts_empty_files_and_missing_answers_are_refused(
-  tiny, tiny_data, tmp_path
+  tiny, tmp_path
 ):
   run = build_run(tiny())
 

@@ -183,7 +183,7 @@ def test_trimming_keeps_every_token(longest, left):
   assert kept.mask.shape[1] == (4 if longest <= 4 else 7)
 
 
-def test_seqkd_learns_from_the_responses(greedy, teacher, tiny, tmp_path):
+def test_seqkd_learns_from_the_responses(greedy, teacher, tmp_path):
   c = {
     'recipe': {'name': 'seqkd'},
     'task__teacher_responses': str(greedy),

@@ -67,7 +67,7 @@ with Interruption():
 """
 
 
-def test_a_second_interrupt_ends_a_process_that_waits(tmp_path):
+def test_a_second_interrupt_ends_a_process_that_waits():
   process = subprocess.Popen(
     [sys.executable, '-c', _WAITS],
     stdout=subprocess.PIPE,

@@ -12,7 +12,7 @@ from kdjax.evaluation.distribution import (
 from kdjax.evaluation.examples import write_examples
 from kdjax.evaluation.exposure import exposure_bias
 from kdjax.evaluation.loop import Evaluator, Result, difference, score_texts
-from kdjax.evaluation.report import lower_is_better, samples, table
+from kdjax.evaluation.report import heading, lower_is_better, samples, table
 from kdjax.evaluation.rollouts import Pair
 from kdjax.evaluation.text import (
   CONVENTIONS,
@@ -42,6 +42,7 @@ __all__ = [
   'exposure_bias',
   'interval',
   'likelihood_and_coverage',
+  'heading',
   'lower_is_better',
   'missing',
   'paired_difference',

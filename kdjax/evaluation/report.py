@@ -57,7 +57,7 @@ def table(
     header.append(f'{after} - {before}')
   rows = [header]
   for name in names:
-    row = [f'{name} (less is better)' if lower_is_better(name) else name]
+    row = [heading(name)]
     row += [
       cell(r.metrics[name]) if name in r.metrics else '-'
       for r in results.values()
@@ -84,6 +84,11 @@ def _footnotes(names: Iterable[str]) -> list[str]:
       found.setdefault(text.CONVENTIONS[name], []).append(name)
   notes = [f'- {", ".join(own)}: {said}.' for said, own in found.items()]
   return ['', *notes] if notes else []
+
+
+def heading(name: str) -> str:
+  """Returns a metric's name, marked where less is better."""
+  return f'{name} (less is better)' if lower_is_better(name) else name
 
 
 def lower_is_better(name: str) -> bool:

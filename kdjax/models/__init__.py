@@ -7,7 +7,6 @@ from kdjax.models.lora import add_lora
 from kdjax.models.mixtures import mixture
 from kdjax.models.pretrained import (
   abstract,
-  count_parameters,
   from_config,
   from_pretrained,
   save_pretrained,
@@ -20,7 +19,6 @@ __all__ = [
   'add_lora',
   'cast',
   'copy_layers',
-  'count_parameters',
   'from_config',
   'from_pretrained',
   'logprobs',

@@ -82,11 +82,6 @@ def config(name: str) -> Mapping[str, Any] | None:
   return _CONFIGS.get(name)
 
 
-def names() -> tuple[str, ...]:
-  """Returns the hub ids that are known."""
-  return tuple(_CONFIGS)
-
-
 def _t5(shape: tuple[int, ...], **rest: Any) -> dict[str, Any]:
   keys = ('d_model', 'd_ff', 'd_kv', 'num_heads', 'num_layers')
   # The pieces of the tokenizer and 100 sentinels.

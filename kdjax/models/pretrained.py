@@ -121,18 +121,6 @@ def from_pretrained(
   return model, _restack(model, traverse_util.unflatten_dict(params, sep='/'))
 
 
-def count_parameters(path_or_id: str | pathlib.Path) -> int:
-  """Returns a model's number of parameters by its config, reading no weights.
-
-  Raises:
-    FileNotFoundError: if there is no such config.
-    ValueError: if its family isn't implemented.
-  """
-  directory = hub.locate(str(path_or_id), weights=False)
-  model = _of_directory(directory, directories.read_config(directory))
-  return kernels.size(_abstract(model))[0]
-
-
 def abstract(
   path_or_config: str | pathlib.Path | Mapping[str, Any],
   *,

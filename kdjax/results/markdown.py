@@ -56,7 +56,9 @@ def scores(results: Results) -> str:
   """Returns the table of all metrics."""
   metrics = results.metrics
   best = {metric: results.best(metric).setting for metric in metrics}
-  rows = [[*_axes(results), 'seeds', *(_header(each) for each in metrics)]]
+  rows = [
+    [*_axes(results), 'seeds', *(evaluation.heading(each) for each in metrics)]
+  ]
   for name, known in results.references.items():
     for key in (TEACHER, BEFORE):
       if key in known:
@@ -77,7 +79,9 @@ def scores(results: Results) -> str:
 def gains(results: Results) -> str:
   """Returns the table of all gains, with the intervals of the differences."""
   metrics = results.metrics
-  rows = [[*_axes(results), 'seeds', *(_header(each) for each in metrics)]]
+  rows = [
+    [*_axes(results), 'seeds', *(evaluation.heading(each) for each in metrics)]
+  ]
   for setting in results.settings:
     found = [setting.gain(metric) for metric in metrics]
     cells = [tables.cell(each, signed=True) for each in found]
@@ -93,11 +97,6 @@ def _values(results: Results, setting: Any) -> list[str]:
   known = [setting.values.get(name, '') for name in results.axes]
   cells = [str(value) for value in known] or ['student']
   return [*cells, str(len(setting.systems))]
-
-
-def _header(metric: str) -> str:
-  less = evaluation.lower_is_better(metric)
-  return f'{metric} (less is better)' if less else metric
 
 
 def _conventions(metrics: Any) -> list[str]:

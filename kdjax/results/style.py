@@ -6,8 +6,6 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from kdjax import evaluation
-
 # Okabe and Ito's colours, without the yellow that is faint on white.
 COLOURS = (
   '#0072B2',
@@ -126,12 +124,6 @@ def lines(count: int, *, ordered: bool = False) -> list[dict[str, Any]]:
     }
     for i in range(count)
   ]
-
-
-def named(metric: str) -> str:
-  """Returns a metric's name, marked where less is better."""
-  less = evaluation.lower_is_better(metric)
-  return f'{metric} (less is better)' if less else metric
 
 
 def digits(values: Sequence[float], halves: Sequence[float] = ()) -> int:

@@ -112,7 +112,7 @@ def _teach(
   params: api.Params,
 ) -> tuple[types.Response, Metrics]:
   """Samples the teacher's responses; the student may draft them."""
-  prompt = (batch.teacher_prompts or (batch.prompt,))[0]
+  prompt = batch.read_by_teacher[0]
   key = jax.random.fold_in(jax.random.fold_in(key, TEACHER), ROLLOUT)
   options = dict(settings.teacher_sampling)
   count, dtype = options.pop('draft_tokens', 0), options.get('dtype', '')
@@ -165,7 +165,7 @@ def _answer(
   elif settings.teacher_mix:
     model = models.mixture(settings.teacher, model, settings.teacher_mix)
     params = teacher_params, params
-    prompt = (batch.teacher_prompts or (prompt,))[0], prompt
+    prompt = batch.read_by_teacher[0], prompt
   if rows < size:
     _check_group(options, rows, size)
     chosen = objective.permutation(mixture_key, size)[:rows]

@@ -103,7 +103,7 @@ def _view(
   hidden: list[jax.Array] = []
   if 'teacher' in needs | judges:
     # Rewards are averaged over the teacher's prompts; losses read the first.
-    prompts = batch.teacher_prompts or (batch.prompt,)
+    prompts = batch.read_by_teacher
     for each in map(repeated, prompts if 'teacher' in judges else prompts[:1]):
       wanted = () if hidden else needs
       state, layers = forward(

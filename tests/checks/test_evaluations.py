@@ -3,7 +3,7 @@
 from kdjax import checks
 
 
-def test_analyses_are_checked_together(problems, tiny, tmp_path):
+def test_analyses_are_checked_together(problems, tiny):
   c = tiny(
     teacher__config={},
     eval__analyses=('coverage', 'temperature', 'temperatures'),

@@ -106,7 +106,7 @@ def own(rows, form, **options):
   return tasks.Task(source=Rows(rows), format=form, **settings, **options)
 
 
-def test_examples_of_a_users_task_are_looked_at(gather):
+def test_examples_of_a_users_task_are_looked_at():
   def form(row, index):
     for i, part in enumerate(row['parts']):
       yield Example(f'{index}/{i}', part, 'so', ('so',))

@@ -82,7 +82,7 @@ def test_chat_template(toy, tmp_path, tiny_tokenizer):
     toy(chat_template=True)
 
 
-def test_cache_hit_equals_fresh(toy, tmp_path, monkeypatch):
+def test_cache_hit_equals_fresh(toy, monkeypatch):
   fresh = toy()
   monkeypatch.setattr(loading, '_tokenise', None)
   cached = toy()
@@ -329,7 +329,7 @@ def test_long_texts_have_the_same_tokens(
   assert lists(around.responses) == lists(whole.responses)
 
 
-def test_bad_examples(toy, tmp_path, caplog):
+def test_bad_examples(toy, caplog):
   rows = [*ROWS, {'q': 'x'}, {**ROWS[0], 'a': ''}, {'q': 'last', 'a': 'one'}]
   with pytest.raises(ValueError, match=r"line 4: nothing in the column 'a'"):
     toy(rows)

@@ -149,7 +149,7 @@ def test_gsm8k_shots(tmp_path):
     tasks.get('gsm8k', shots=5)
 
 
-def test_dolly_prompt_is_alpacas(tmp_path):
+def test_dolly_prompt_is_alpacas():
   row = HUB_ROWS['dolly']
   task = tasks.get('dolly')
   example = next(iter(task.format(row, 0)))

@@ -135,7 +135,7 @@ def test_arrays_that_are_no_examples_are_refused(name, array, cache):
     tokens.read(cache)
 
 
-def test_another_format_is_refused(cache, tmp_path):
+def test_another_format_is_refused(cache):
   """Such as a list of names in place of the header."""
   (cache / 'header.json').write_text('["t", "s", "f"]')
   with pytest.raises(ValueError, match='header.json is damaged'):

@@ -248,7 +248,7 @@ def parsed(lines, caches):
   return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_command_lines_that_cannot_be_read(tiny_data, caches, tmp_path, tried):
+def test_command_lines_that_cannot_be_read(caches, tmp_path, tried):
   embedded = '--config=configs/gkd_xsum.py:embedded'
   expected = [
     ([embedded], 'parsed'),

@@ -119,7 +119,7 @@ def test_times_that_python_has_not(zone, last, load):
   assert examples.left_out.counts == {reason: 1}
 
 
-def test_what_is_no_example_stops_the_run_always(load, tmp_path, tried):
+def test_what_is_no_example_stops_the_run_always(load, tried):
   rows = b'\n'.join(json.dumps(row).encode() for row in GOOD)
   damaged = {
     'jsonl.gz': gzip.compress(rows)[:-9],

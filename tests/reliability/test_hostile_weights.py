@@ -163,7 +163,7 @@ def test_torch_files_take_no_more_room_than_they_have(folder, tried):
   tried(PROMISE, 'a torch file that would take more room than it has', 6)
 
 
-def test_weights_in_torch_files_that_train(folder, tried):
+def test_weights_in_torch_files_that_train(folder):
   import torch
 
   weights = directories.read_tensors(folder)

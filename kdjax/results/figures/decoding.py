@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kdjax import evaluation
 from kdjax.results import reading, style
 from kdjax.results.figures import settings as shown
 from kdjax.results.folder import BEFORE
@@ -103,7 +104,7 @@ def temperatures(source: Source, metric: str | None = None) -> Any:
     for (name, runs), look in zip(students.items(), style.lines(len(students))):
       for axis, column in zip(axes[0], (metric, 'self_bleu')):
         _line(axis, runs, column, label=name, **look)
-    axes[0, 0].set_title(style.named(metric))
+    axes[0, 0].set_title(evaluation.heading(metric))
     axes[0, 1].set_title('self-BLEU (less is more diverse)')
     for axis in axes[0]:
       axis.set_xlabel('sampling temperature')

@@ -66,7 +66,7 @@ def heat_map(
           _outline(axis, j, i)
       _paint(axis, grid, colours)
     axes[0, 0].set_ylabel(y)
-    made.colorbar(colours, ax=list(axes[0]), label=style.named(metric))
+    made.colorbar(colours, ax=list(axes[0]), label=evaluation.heading(metric))
     style.title(
       made,
       f'{metric} is best at {best.setting.label}',

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from kdjax import evaluation
 from kdjax.results import style
 from kdjax.results.figures import settings as shown
 from kdjax.results.sweep import Results
@@ -59,7 +60,7 @@ def bars(results: Results, metric: str | None = None) -> Any:
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
     axis.grid(False, axis='y')
-    axis.set_xlabel(style.named(metric))
+    axis.set_xlabel(evaluation.heading(metric))
     style.title(
       made,
       f'{metric} is best with {best.setting.label}',

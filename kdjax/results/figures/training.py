@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from kdjax import evaluation
 from kdjax.results import style
 from kdjax.results.figures import settings as shown
 from kdjax.results.intervals import draws, ends
@@ -59,7 +60,7 @@ def curves(results: Results, metric: str | None = None, x: str = 'step') -> Any:
     _legend(made, axes.flat, axis_name)
     style.title(
       made,
-      f'{style.named(metric)} against {_WORDS[x]}',
+      f'{evaluation.heading(metric)} against {_WORDS[x]}',
       _detail(results, metric, panels, frame),
     )
   return made
