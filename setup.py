@@ -17,7 +17,6 @@ BASE = [
   # their tests with 0.12, the newest for Python 3.13, too.
   'jax>=0.10',
   'flax>=0.12',
-  'optax>=0.2.8',
   'numpy>=2',  # as jax demands
   'safetensors',
 ]
@@ -34,6 +33,7 @@ TRAIN = [
   'matplotlib',
   'ml-collections>=1',
   'nltk',  # BLEU-n and METEOR, and the stemmer of ROUGE
+  'optax>=0.2.8',
   'orbax-checkpoint>=0.12,<0.13',  # its v1 interface still moves
   'pandas',  # the tables of sweeps
   'pyarrow',
