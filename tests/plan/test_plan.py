@@ -265,7 +265,7 @@ def test_a_forward_pass_is_two_flops_a_weight_and_token():
   ('flags', 'message'),
   [
     (['--topology=v5e:2x2', '--config.mesh.tensor=3'], 'not fit 4 devices'),
-    ([], 'wants --topology'),
+    ([], 'needs --topology'),
   ],
 )
 def test_the_command_says_what_cannot_be_planned(command, flags, message):
