@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import types
-from kdjax.losses import distributions, kl
+from kdjax.losses import distributions, kl, numbers
 from kdjax.losses.sparse import Teacher
 
 ArrayLike = jax.typing.ArrayLike
@@ -55,7 +55,7 @@ def adaptive_kl(
   References:
     Wu et al., 2024, https://arxiv.org/abs/2404.02657 (AKL).
   """
-  if isinstance(mu, int | float) and not 0 <= mu <= 1:
+  if numbers.is_wrong(mu, lambda x: 0 <= x <= 1):
     raise ValueError(f'mu must be in [0, 1], got {mu}.')
   pair = distributions.compare(student_logits, teacher_logits, temperature, mu)
   fixed = distributions.fixed(pair)

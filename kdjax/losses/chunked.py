@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from kdjax import types
 from kdjax.losses import chunks
+from kdjax.losses.numbers import number
 from kdjax.losses.sparse import Teacher
 
 
@@ -178,7 +179,7 @@ def _problem(loss, student, teacher, labels, args):
     tokens['labels'] = _flat('labels', labels, shape)
   args = args or {}
   # Numbers stay numbers: losses check them, and need not prepare for others.
-  numbers = {k: x for k, x in args.items() if isinstance(x, int | float)}
+  numbers = {k: n for k, x in args.items() if (n := number(x)) is not None}
   args = {
     k: _flat(k, x, shape).astype(jnp.float32)
     for k, x in args.items()

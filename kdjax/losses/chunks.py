@@ -164,6 +164,8 @@ valued.defvjp(_valued_forward, _valued_backward)
 
 def _sweep(run, plan, inputs, weights, kept, gradients):
   """Returns the weighted sum, what `run` returns, and gradients or None."""
+  # NumPy's arrays can't be indexed by a loop's counter.
+  inputs = jax.tree.map(jnp.asarray, inputs)
   sweep = _sharded if plan.axes else _local
   total, values, found = sweep(run, plan, inputs, weights, kept, gradients)
   if gradients:
@@ -175,6 +177,8 @@ def _sweep(run, plan, inputs, weights, kept, gradients):
 def _local(run, plan, inputs, weights, kept, gradients):
   """`_sweep` by one device; the gradient of the head is float32."""
   size, total = plan.size, kept.shape[0]
+  if not total:
+    return _of_none(run, plan, inputs, weights, kept, gradients)
   order, count = jnp.argsort(~kept, stable=True), jnp.sum(kept)
   padded = jnp.pad(order, (0, -total % size))
   # The compiler gives what enters a loop its default layout, and would copy the
@@ -194,7 +198,7 @@ def _local(run, plan, inputs, weights, kept, gradients):
     added, listed = chunk(i)
     put = functools.partial(_put, i * size)
     return (
-      jax.tree.map(jnp.add, carry[0], added),
+      jax.tree.map(lambda x, y: x + y.astype(x.dtype), carry[0], added),
       jax.tree.map(put, carry[1], listed),
     )
 
@@ -213,6 +217,25 @@ def _local(run, plan, inputs, weights, kept, gradients):
   if not gradients:
     return added[0], values, None
   return added[0], values, Inputs(by_hidden, _turned(added[1]), by_args)
+
+
+def _of_none(run, plan, inputs, weights, kept, gradients):
+  """`_local` where there is no token: its sums are 0, what it lists empty."""
+
+  def one(tree):  # chunks are compiled for a token, though none runs
+    return jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), tree)
+
+  def none(tree):
+    return jax.tree.map(lambda x: x[:0], tree)
+
+  parts = {x: one(getattr(inputs, x)) for x in ('hidden', 'args', 'tokens')}
+  inputs = dataclasses.replace(inputs, **parts)
+  total, values, found = _local(
+    run, plan, inputs, one(weights), one(kept), gradients
+  )
+  if gradients:
+    found = Inputs(none(found.hidden), found.head, none(found.args))
+  return total, none(values), found
 
 
 def _chunk(run, inputs, weights, rows, live, gradients):

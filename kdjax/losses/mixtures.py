@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses import distributions
+from kdjax.losses import distributions, numbers
 
 # Beyond this, the smaller probability is 0 in float32 for any weight.
 _FAR = 1e4
@@ -40,7 +40,7 @@ def weight(beta: jax.typing.ArrayLike, name: str = 'beta') -> Weight:
   Raises:
     ValueError: if `beta` is a number outside [0, 1].
   """
-  if isinstance(beta, int | float) and not 0 <= beta <= 1:
+  if numbers.is_wrong(beta, lambda x: 0 <= x <= 1):
     raise ValueError(f'{name} must be in [0, 1], got {beta}.')
   # Python and NumPy numbers are subtracted in float64, before the rounding.
   beta, rest = jnp.asarray(beta, jnp.float32), jnp.asarray(1 - beta, 'float32')

@@ -12,6 +12,8 @@ log 0 is 0, and a pair that holds a NaN has the value NaN and the gradient 0.
 import jax
 import jax.numpy as jnp
 
+from kdjax.losses import numbers
+
 ArrayLike = jax.typing.ArrayLike
 
 
@@ -53,9 +55,7 @@ def dpo(
     Rafailov et al., 2023, https://arxiv.org/abs/2305.18290, equation 7.
   """
   _check(beta=beta)
-  if (
-    isinstance(label_smoothing, int | float) and not 0 <= label_smoothing < 0.5
-  ):
+  if numbers.is_wrong(label_smoothing, lambda x: 0 <= x < 0.5):
     raise ValueError(
       f'label_smoothing must be in [0, 0.5), got {label_smoothing}.'
     )
@@ -377,5 +377,5 @@ def _preferred(h):
 
 def _check(**positive):
   for name, value in positive.items():
-    if isinstance(value, int | float) and not value > 0:
+    if numbers.is_wrong(value, lambda x: x > 0):
       raise ValueError(f'{name} must be positive, got {value}.')

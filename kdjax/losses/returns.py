@@ -7,6 +7,7 @@ beyond LIMIT count as LIMIT.
 import jax
 import jax.numpy as jnp
 
+from kdjax.losses import numbers
 from kdjax.losses.masked import masked_mean
 from kdjax.losses.rewards import LIMIT, check_mask, constant
 
@@ -78,7 +79,7 @@ def reward_to_go(
   References:
     Gu et al., 2024 (MiniLLM), https://arxiv.org/abs/2306.08543, section 2.2.
   """
-  if isinstance(discount, int | float) and not 0 <= discount <= 1:
+  if numbers.is_wrong(discount, lambda x: 0 <= x <= 1):
     raise ValueError(f'discount must be in [0, 1], got {discount}.')
   rewards = constant(rewards)
   mask = check_mask(mask, rewards)

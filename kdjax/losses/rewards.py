@@ -12,6 +12,7 @@ LIMIT: every result is finite, but where a NaN stands on the mask.
 import jax
 import jax.numpy as jnp
 
+from kdjax.losses import numbers
 from kdjax.losses.sparse import check_whole
 
 ArrayLike = jax.typing.ArrayLike
@@ -236,7 +237,7 @@ def constant(values: ArrayLike) -> jax.Array:
 
 def check_positive(name: str, number: ArrayLike | None) -> None:
   """Raises a ValueError for a number, not a traced value, at or below 0."""
-  if isinstance(number, int | float) and not number > 0:
+  if numbers.is_wrong(number, lambda x: x > 0):
     raise ValueError(f'{name} must be positive, got {number}.')
 
 

@@ -8,6 +8,8 @@ but NaN: a logit of -inf has no mass, differences that overflow saturate at
 import jax
 import jax.numpy as jnp
 
+from kdjax.losses import numbers
+
 # Log-probabilities saturate here. 3% above the lowest float32, so that a sum of
 # them over a distribution that adds up to 1 + 1e-6 does not overflow.
 LOWEST = -3.3e38
@@ -39,7 +41,7 @@ def log_softmax(
   Raises:
     ValueError: if the temperature is a number and not positive.
   """
-  if isinstance(temperature, int | float) and not temperature > 0:
+  if numbers.is_wrong(temperature, lambda x: x > 0):
     raise ValueError(
       f'temperature must be positive, got {temperature}. For the limit at 0, '
       'take cross_entropy against the argmax.'

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import types
-from kdjax.losses import softmax
+from kdjax.losses import numbers, softmax
 
 # What a loss may be given of the teacher.
 Teacher = jax.Array | types.TopK
@@ -36,13 +36,13 @@ def coarsen(
     Two arrays [..., k + 1] float32.
 
   Raises:
-    ValueError: if the shapes don't fit, or k < V and the temperature isn't the
-      number 1. How much mass the other tokens would have at another one isn't
+    ValueError: if the shapes don't fit, or k < V and the temperature isn't 1,
+      untraced. How much mass the other tokens would have at another one isn't
       known of the teacher.
   """
   size = student_logits.shape[-1]
   k = _check_top_k(student_logits, teacher)
-  if k < size and not _is_one(temperature):
+  if k < size and not numbers.is_all(temperature, 1):
     raise ValueError(
       f'temperature is {temperature}, but a TopK of k={k} of {size} tokens '
       'says only at temperature 1 how much mass the others have: leave the '
@@ -84,10 +84,6 @@ def check_whole(name: str, teacher: Teacher) -> None:
       'have: give all logits, or take a loss of DIVERGENCES or '
       'soft_cross_entropy.'
     )
-
-
-def _is_one(temperature):
-  return isinstance(temperature, int | float) and temperature == 1
 
 
 def _check_top_k(student_logits, teacher):

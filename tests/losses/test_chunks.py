@@ -21,6 +21,7 @@ from tests.losses.twins import (
   problem,
 )
 
+KNOWN = dict.fromkeys(('teacher_head',))
 MESH = jax.sharding.AbstractMesh((2, 3, 2), ('data', 'fsdp', 'tensor'))
 
 
@@ -35,6 +36,58 @@ def test_any_leading_shape(shape):
   inputs |= {'mask': jnp.ones(shape, bool), 'weights': jnp.float32(0.5)}
   (_, values), _ = assert_twins(twins.distance, inputs)
   assert values.shape == shape
+
+
+@pytest.mark.parametrize('shape', [(0,), (2, 0)])
+def test_no_tokens_add_up_to_nothing(shape):
+  inputs = problem(shape=shape)
+  inputs['args'] = {'temperature': jnp.ones(shape)}
+  (total, values), grads = assert_twins(losses.forward_kl, inputs)
+  assert total == 0 and values.shape == shape
+  assert not np.any(grads['student_head'].kernel)
+  hidden, head = inputs['student_hidden'], inputs['student_head']
+  for found in (
+    losses.token_statistics(hidden, head, inputs['labels']).entropy,
+    losses.chunked_top_k(hidden, head, 2).tail,
+  ):
+    assert found.shape == shape
+
+
+def test_numpy_arrays_are_read_as_jax_s():
+  inputs, _ = twins.known_problem(2)
+  known, inputs = inputs['teacher_hidden'], problem()
+  for arrays in (inputs, {**inputs, **KNOWN, 'teacher_hidden': known}):
+    found, expected = (
+      losses.chunked(losses.forward_kl, **each)
+      for each in (jax.tree.map(np.asarray, arrays), arrays)
+    )
+    assert_close(found, expected)
+  hidden, head, labels = (
+    inputs[name] for name in ('student_hidden', 'student_head', 'labels')
+  )
+  plain = jax.tree.map(np.asarray, (hidden, head, labels))
+  assert_close(
+    losses.token_statistics(*plain),
+    losses.token_statistics(hidden, head, labels),
+  )
+  assert_close(
+    losses.chunked_top_k(*plain[:2], 2), losses.chunked_top_k(hidden, head, 2)
+  )
+
+
+def test_a_gradient_is_of_its_parameters_type():
+  with jax.enable_x64(True):
+    wide, plain = problem(), problem()
+    for name in ('student_hidden', 'student_head'):
+      double = lambda x: x.astype(jnp.float64)
+      wide[name] = jax.tree.map(double, wide[name])
+    _, grads = twins.gradients(twins.chunked(twins.distance), wide)
+    _, expected = twins.gradients(twins.chunked(twins.distance), plain)
+    for found in (grads['student_hidden'], grads['student_head'].kernel):
+      assert found.dtype == jnp.float64
+    for name in ('student_hidden', 'student_head'):
+      single = jax.tree.map(lambda x: x.astype(jnp.float32), grads[name])
+      assert_close(single, expected[name])
 
 
 @pytest.mark.parametrize('size', [1, 3, 8, 100])

@@ -292,8 +292,11 @@ def test_a_temperature_needs_all_tokens():
     losses.forward_kl(student, teacher, temperature=2.0),
     rtol=1e-4,
   )
-  losses.forward_kl(student, some, temperature=1)
-  for temperature in (2.0, jnp.float32(1.0), jnp.ones(ROWS)):
+  expected = losses.forward_kl(student, some)
+  for one in (1, np.float32(1), jnp.float32(1), np.ones(()), jnp.ones(ROWS)):
+    found = losses.forward_kl(student, some, temperature=one)
+    np.testing.assert_array_equal(found, expected)
+  for temperature in (2.0, np.float32(2.0), jnp.full(ROWS, 1.0).at[0].set(2)):
     with pytest.raises(ValueError, match='only at temperature 1'):
       losses.forward_kl(student, some, temperature=temperature)
   with pytest.raises(ValueError, match='only at temperature 1'):
