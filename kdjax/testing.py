@@ -110,6 +110,7 @@ class TabularModel:
     self, params: api.Params, state: TabularState, tokens: jax.Array
   ) -> tuple[jax.Array, TabularState]:
     """Reads tokens [B, N]; returns logits [B, N, V] for what follows each."""
+    tokens = jnp.asarray(tokens, jnp.int32)
     count = tokens.shape[1]
     slots = state.length[:, None] + jnp.arange(count)[None]
     rows = jnp.arange(tokens.shape[0])[:, None]
@@ -129,7 +130,8 @@ class TabularModel:
       return jnp.where(real, (3 * row + token + 1) % self.prompts, row), None
 
     start = jnp.zeros(prompt.tokens.shape[0], jnp.int32)
-    return jax.lax.scan(read, start, (prompt.tokens.T, prompt.mask.T))[0]
+    columns = jnp.asarray(prompt.tokens, jnp.int32).T, prompt.mask.T
+    return jax.lax.scan(read, start, columns)[0]
 
   def _look_up(self, params, rows, tokens, lengths):
     """Returns the hidden state after the first `lengths` [B or 1, N] tokens."""

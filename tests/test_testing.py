@@ -81,3 +81,14 @@ def test_checks_can_fail():
     testing.assert_gradient(
       lambda x: jnp.sum(x * jax.lax.stop_gradient(x)), x, key=jax.random.key(0)
     )
+
+
+def test_prompts_may_be_of_wide_integers():
+  model, params, prompt = setup()
+  first, _ = model.prefill(params, prompt, 5)
+  with jax.enable_x64(True):
+    wide = dataclasses.replace(prompt, tokens=prompt.tokens.astype('int64'))
+    assert wide.tokens.dtype == jnp.int64
+    found, state = model.prefill(params, wide, 5)
+    model.decode(params, state, TOKENS.astype('int64'))
+  np.testing.assert_array_equal(found, first)

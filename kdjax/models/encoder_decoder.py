@@ -362,7 +362,8 @@ class EncoderDecoder:
     caches = layers.empty_caches(
       c.decoder_layers,
       c.scan,
-      (batch, c.heads, max_new_tokens, c.head_size),
+      # The start token's slot, and one a token.
+      (batch, c.heads, 1 + max_new_tokens, c.head_size),
       c.dtype,
     )
     start = jnp.full((batch, 1), c.start_id, jnp.int32)

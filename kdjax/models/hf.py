@@ -119,15 +119,16 @@ def from_tensors(
     problems += [f'also with {family.PREFIX!r} before it: {x}' for x in twice]
   tensors = {name: tensors[theirs] for name, theirs in names.items()}
   for path, (entry, name) in _names(family, shapes).items():
-    name = name.removeprefix(family.PREFIX)
+    full, name = name, name.removeprefix(family.PREFIX)
     used.add(name)
     if name not in tensors:
-      problems.append(f'missing: {name} (for {path})')
+      problems.append(f'missing: {full} (for {path})')
       continue
     param = entry.load(tensors[name])
     if param.shape != tuple(shapes[path]):
       problems.append(
-        f'shape: {name} gives {param.shape}, {path} needs {tuple(shapes[path])}'
+        f'shape: {names[name]} gives {param.shape}, {path} needs '
+        f'{tuple(shapes[path])}'
       )
     params[path] = param
   # What nothing reads may hold anything, such as a mask's minus infinity.
@@ -139,7 +140,7 @@ def from_tensors(
     for name in set(tensors) - used
     if not any(re.fullmatch(pattern, name) for pattern in family.IGNORED)
   )
-  problems += [f'unused: {name} {tensors[name].shape}' for name in unused]
+  problems += [f'unused: {names[x]} {tensors[x].shape}' for x in unused]
   if problems:
     raise ValueError(
       f'the weights do not fit the {family.__name__.split(".")[-1]} config:'

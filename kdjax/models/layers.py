@@ -83,13 +83,14 @@ class Dense(nn.Module):
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
   """[B, T, heads * H] -> [B, heads, T, H]."""
-  return x.reshape(*x.shape[:-1], heads, -1).swapaxes(-3, -2)
+  size = x.shape[-1] // heads
+  return x.reshape(*x.shape[:-1], heads, size).swapaxes(-3, -2)
 
 
 def merge_heads(x: jax.Array) -> jax.Array:
   """[B, heads, T, H] -> [B, T, heads * H]."""
   x = x.swapaxes(-3, -2)
-  return x.reshape(*x.shape[:-2], -1)
+  return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
 
 
 def attend(
@@ -106,8 +107,8 @@ def attend(
 ) -> tuple[jax.Array, jax.Array | None]:
   """Softmax attention; query heads share key-value heads in groups of N / K.
 
-  A query that may see nothing (an empty prompt) reads zeros, so that what
-  stands in the padding never matters.
+  A query that may see nothing (an empty prompt, of any width or none) reads
+  zeros, so that what stands in the padding never matters.
 
   Args:
     queries: [B, N, T, H].
@@ -125,15 +126,18 @@ def attend(
     the output [B, N, T, H] and the weights [B, N, T, S], before dropout (None
     unless 'plain').
   """
+  batch, heads, length, size = queries.shape
+  kv_heads, memory = keys.shape[1:3]
+  if not memory:  # which not every kernel takes
+    nothing = jnp.zeros((batch, heads, length, 0), values.dtype)
+    return jnp.zeros(queries.shape, values.dtype), nothing
   if kind != 'plain':
     out = _fused(queries, keys, values, mask, bias, scale, kind)
     return out, None
-  batch, heads, length, size = queries.shape
-  kv_heads = keys.shape[1]
   grouped = queries.reshape(batch, kv_heads, heads // kv_heads, length, size)
   scores = jnp.einsum(
     'bkgth,bksh->bkgts', grouped, keys, preferred_element_type=jnp.float32
-  ).reshape(batch, heads, length, -1)
+  ).reshape(batch, heads, length, memory)
   scores = scores * scale
   if softcap is not None:
     scores = softcap * jnp.tanh(scores / softcap)
@@ -143,7 +147,7 @@ def attend(
   weights = jnp.where(mask, jax.nn.softmax(scores), 0.0).astype(values.dtype)
   out = jnp.einsum(
     'bkgts,bksh->bkgth',
-    dropout(weights).reshape(batch, kv_heads, heads // kv_heads, length, -1),
+    dropout(weights).reshape(*grouped.shape[:-1], memory),
     values,
   )
   return out.reshape(batch, heads, length, size), weights

@@ -220,7 +220,7 @@ def _speculate(models, settings, params, prompts, key, temperature, row_ids):
 
 def _start(rules: rules_lib.Rules, batch: int, states: Any) -> _Loop:
   """Returns what stands before the first round."""
-  blank = types.Response(jnp.int32(rules.pad_id), False, 0.0, 0.0)
+  blank = types.Response(jnp.int32(rules.pad_id), False, *[jnp.float32(0)] * 2)
   shape = batch, rules.max_new_tokens
   return _Loop(
     response=jax.tree.map(lambda fill: jnp.full(shape, fill), blank),
@@ -256,8 +256,7 @@ def _propose(models, settings, params, temperature, draw, loop):
     if settings.greedy:
       return jnp.argmax(logits, axis=-1).astype(jnp.int32), None
     logprobs = _logprobs(settings, temperature, logits)
-    token, _ = logits_lib.sample(logprobs, draw[offset])
-    return token, jnp.exp(logprobs)
+    return logits_lib.sample(logprobs, draw[offset])[0], jnp.exp(logprobs)
 
   def step(carry, offset):
     state, token = carry
@@ -386,6 +385,7 @@ def _commit(rules, loop, found, accepted):
     for state, behind in zip(loop.states, (1, 2))
   )
   kept = drafted & (offsets[:-1] < accepted[:, None])
+  count = functools.partial(jnp.sum, dtype=jnp.int32)
   return _Loop(
     response=jax.tree.map(
       lambda old, new: old.at[rows, slots].set(new, mode='drop'),
@@ -396,5 +396,5 @@ def _commit(rules, loop, found, accepted):
     done=done,
     states=(target_state, draft_state),
     round=loop.round + 1,
-    counts=(loop.counts[0] + jnp.sum(kept), loop.counts[1] + jnp.sum(drafted)),
+    counts=(loop.counts[0] + count(kept), loop.counts[1] + count(drafted)),
   )

@@ -247,6 +247,21 @@ def test_padding_never_matters(load):
   np.testing.assert_array_equal(first, second)
 
 
+def test_a_prompt_without_columns_is_an_empty_one(load):
+  _, model, params = load('v1_0')
+  response = tokens(1, 3, T)
+  masked, none = (
+    types.Prompt(tokens(2, 3, width), jnp.zeros((3, width), bool))
+    for width in (2, 0)
+  )
+  expected = forced(model, params, masked, response)
+  close(forced(model, params, none, response), expected)
+  logits, state = prefill(model, params, none, T)
+  close(logits, expected[:, 0])
+  logits, _ = decode(model, params, state, response[:, :2])
+  close(logits, expected[:, 1:3])
+
+
 def test_causality_by_gradients(load):
   _, model, params = load('v1_1')
   response = jnp.arange(20, 20 + T)[None]

@@ -73,15 +73,21 @@ def test_tensors_become_parameters_and_tensors_again(prefix):
   same(hf.to_tensors(make_family(), params), tensors)
 
 
-def test_every_problem_is_listed_at_once():
-  tensors = {'0.weight': np.zeros((4, 3)), '1.weight': np.zeros((4, 2))}
+@pytest.mark.parametrize('prefix', ['', 'model.'])
+def test_every_problem_is_listed_at_once(prefix):
+  tensors = {
+    f'{prefix}0.weight': np.zeros((4, 3)),
+    f'{prefix}1.weight': np.zeros((4, 2)),
+  }
   with pytest.raises(ValueError) as error:
     hf.from_tensors(make_family(), SHAPES, tensors)
   message = str(error.value)
   assert 'do not fit the toy config' in message
-  assert 'missing: embed (for embed)' in message
-  assert 'unused: 1.weight (4, 2)' in message
-  assert 'shape: 0.weight gives (3, 4), layers_0/kernel needs (2, 4)' in message
+  # As the file has them; what it lacks, as transformers would write it.
+  assert 'missing: model.embed (for embed)' in message
+  assert f'unused: {prefix}1.weight (4, 2)' in message
+  assert f'shape: {prefix}0.weight gives (3, 4), layers_0/kernel' in message
+  assert 'layers_0/kernel needs (2, 4)' in message
 
 
 def test_a_parameter_without_an_entry_is_a_mistake_in_the_table():

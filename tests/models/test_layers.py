@@ -171,3 +171,18 @@ def test_set_dropout_finds_every_rate():
     attention_dropout: float = 0.2
 
   assert layers.set_dropout(Config(), 0.0) == Config(3, 0.0, 0.0)
+
+
+@pytest.mark.parametrize('kind', ['plain', 'xla'])
+def test_where_there_is_no_key_attention_reads_zeros(kind):
+  queries, keys, values, mask = attention_inputs()
+  none = keys[:, :, :0], values[:, :, :0], mask[..., :0]
+
+  def total(queries):
+    return layers.attend(queries, *none, kind=kind)[0].sum()
+
+  for some in (queries, queries[:, :, :0]):
+    out, weights = layers.attend(some, *none, kind=kind)
+    np.testing.assert_array_equal(out, jnp.zeros(some.shape))
+    assert weights.shape == (*some.shape[:3], 0)
+  assert not jax.grad(total)(queries).any()

@@ -122,9 +122,11 @@ def test_missing_and_unused_tensors_are_all_named(directory):
     models.from_pretrained(directory)
   message = str(error.value)
   assert 'do not fit the llama config' in message
-  assert 'missing: layers.1.mlp.up_proj.weight' in message
-  assert 'unused: layers.1.lora.weight (2, 2)' in message
-  assert 'norm.weight gives (9,)' in message and 'needs (8,)' in message
+  assert 'missing: model.layers.1.mlp.up_proj.weight' in message
+  assert 'unused: model.layers.1.lora.weight (2, 2)' in message
+  assert (
+    'shape: model.norm.weight gives (9,)' in message and 'needs (8,)' in message
+  )
 
 
 def test_an_untied_head_must_be_there(directory):

@@ -194,6 +194,12 @@ def test_one_token_needs_no_draft():
   assert accepted == proposed == 0
 
 
+def test_types_are_the_same_in_wide_precision():
+  narrow = jax.tree.map(jnp.result_type, speculate())
+  with jax.enable_x64(True):
+    assert jax.tree.map(jnp.result_type, speculate()) == narrow
+
+
 def test_sample_belongs_to_the_row_id():
   whole, _ = speculate()
   for rows in ([4, 1, 5], [7, 7, 7, 0, 1, 0, 2, 2]):
