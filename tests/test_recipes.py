@@ -236,7 +236,7 @@ def test_gkd_can_be_said_in_terms():
     (
       'gkd',
       {'lambda_': 1},
-      ["takes no ['lambda_']", "'beta'", 'it takes lam, '],
+      ["takes no ['lambda_']", "'beta'", '; gkd takes lam, '],
     ),
     ('gkd', {'lam': 1.5}, ['source.student=1.5: expected 0 to 1']),
     ('gkd', {'lam': 'half'}, ["lam='half': expected float or Mapping"]),
@@ -285,3 +285,16 @@ def test_problems_name_the_value_and_what_is_allowed(name, args, parts):
   with pytest.raises(ValueError) as error:
     recipes.build(name, **args)
   assert str(error.value) == text
+
+
+@pytest.mark.parametrize(
+  'args, hinted',
+  [
+    ({'beta': 1.5}, [False]),
+    ({'lambda_': 1}, [True]),
+    ({'lambda_': 1, 'beta': 1.5}, [True, False]),
+  ],
+)
+def test_what_a_recipe_takes_is_told_with_an_unknown_name(args, hinted):
+  found = recipes.problems('gkd', args)
+  assert ['; gkd takes lam, ' in problem for problem in found] == hinted

@@ -91,7 +91,12 @@ def problems(name: str, args: Mapping[str, Any]) -> list[str]:
     except (TypeError, ValueError) as error:
       found = [str(error)]
     known = [*inspect.signature(RECIPES[name]).parameters]
-    if found and set(args) - set(known):
-      known = ', '.join(known[:-1])
-      found.append(f'it takes {known}, and what its divergence takes')
+    if set(args) - set(known):
+      hint = f'; {name} takes {", ".join(known[:-1])}, and what its loss takes'
+      found = [x + hint * _tells_of_names(x) for x in found]
   return [f'recipe {name!r}: {problem}' for problem in found]
+
+
+def _tells_of_names(problem: str) -> bool:
+  """Whether a problem is an argument's name, by a term's words or Python's."""
+  return ' takes no [' in problem or 'keyword argument' in problem

@@ -49,6 +49,14 @@ def test_every_example_once_an_epoch():
   assert order[:10] != order[10:]
 
 
+def test_batches_of_one():
+  one, two = (
+    sum(ids(pipeline.train_iterator(make(), n, seed=0, **SHAPE), 12 // n), [])
+    for n in (1, 2)
+  )
+  assert one == two
+
+
 def test_seed_selects_the_order():
   first, again, other = (
     ids(pipeline.train_iterator(make(), 5, seed=seed, **SHAPE), 2)
