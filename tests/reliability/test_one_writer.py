@@ -1,10 +1,28 @@
 """Promise 4: a workdir has one writer at a time, and none once that is dead."""
 
+import pathlib
 import signal
+import time
 
 import pytest
 
 from tests.reliability import disturbed
+
+
+def halt(process):
+  """Stops a process, and waits until the last of its threads stands still."""
+  process.send_signal(signal.SIGSTOP)
+  threads = pathlib.Path(f'/proc/{process.pid}/task')
+
+  def states():
+    # After the name, which is in brackets and may hold anything.
+    told = [path.read_text() for path in threads.glob('*/stat')]
+    return {each.rpartition(')')[2].split()[0] for each in told}
+
+  deadline = time.monotonic() + 60
+  while states() != {'T'}:
+    assert time.monotonic() < deadline, states()
+    time.sleep(0.01)
 
 
 @pytest.mark.slow
@@ -18,7 +36,7 @@ def test_the_second_run_is_refused_while_the_first_lives(
     first = start()
     reached = 20 * (i + 1)
     disturbed.reach(tmp_path, reached, first)
-    first.send_signal(signal.SIGSTOP)  # it lives, and does nothing more
+    halt(first)  # it lives, and does nothing more
     before = contents(tmp_path)
     second = start()
     printed, said = second.communicate(timeout=300)
