@@ -9,9 +9,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import build, checkpoints, claims, distributed, evaluation, report
-from kdjax.checks import ROLES
-from kdjax.config import HARMLESS, Config
+from kdjax import (
+  build,
+  checkpoints,
+  claims,
+  distributed,
+  evaluation,
+  files,
+  report,
+)
+from kdjax.config import HARMLESS, ROLES, Config
 from kdjax.evaluation import analyses, analysis_tables, predictions, rollouts
 from kdjax.run import Run
 
@@ -22,9 +29,9 @@ def evaluate(config: Config, workdir: str) -> None:
   """Scores teacher and student, or texts, on the test split.
 
   The student is the workdir's best checkpoint (the last, if none is ranked), or
-  without checkpoints the config's student. With `eval.texts` no model is loaded
-  and the system is called 'texts'; without `eval.references` the teacher isn't
-  scored.
+  where there is none, whole or damaged, the config's student. With `eval.texts`
+  no model is loaded and the system is called 'texts'; without `eval.references`
+  the teacher isn't scored.
 
   Prints the table, and those of `eval.analyses` beneath. Writes
   `evaluation.md`, `evaluation.json`, `examples.jsonl` and, where there are
@@ -32,8 +39,8 @@ def evaluate(config: Config, workdir: str) -> None:
 
   Raises:
     FileNotFoundError: there is no such file of texts.
-    ValueError: the workdir belongs to another config, or texts don't match the
-      examples.
+    ValueError: the workdir belongs to another config, or none of its
+      checkpoints is whole, or texts don't match the examples.
   """
   claims.check(workdir, dataclasses.asdict(config), HARMLESS)
   run = build.build(config, wanted=() if config.eval.texts else ROLES)
@@ -119,17 +126,15 @@ def _publish(folder: pathlib.Path, found: dict[str, Any]) -> None:
     return
   text = analysis_tables.analysis_tables(found) + '\n'
   print(text, flush=True)
-  with (folder / 'evaluation.md').open('a', encoding='utf-8') as file:
-    file.write(f'\n{text}')
+  tables = folder / 'evaluation.md'
+  files.write(tables, tables.read_bytes() + f'\n{text}'.encode())
   whole = json.dumps(found, indent=2, allow_nan=False)
-  (folder / 'analyses.json').write_text(whole + '\n', encoding='utf-8')
+  files.write(folder / 'analyses.json', whole + '\n')
 
 
 def _student(run: Run, workdir: str) -> Any:
-  if not (pathlib.Path(workdir) / 'checkpoints').exists():
-    return run.initial_params()
   with report.open_checkpoints(run, workdir, read_only=True) as saved:
-    if not saved.steps:
+    if saved.empty:
       return run.initial_params()
     template = checkpoints.abstract(run.initial_state())
     step, restored = saved.restore(template, best=True)

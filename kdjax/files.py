@@ -5,10 +5,11 @@ import errno
 import os
 import pathlib
 import shutil
+import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
-# What a disk fails by: no room, or no way to write to it. Whoever mends that
+# What a disk fails by: no room, or no way to write to it. Whoever fixes that
 # can go on; nothing about the run is wrong.
 DISK = {
   errno.ENOSPC,
@@ -61,38 +62,57 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
 def directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """Has the block fill a directory, which then takes the place of `path`.
 
+  What is there stays until all of it is on the disk, as with `whole`.
+
   Yields:
     the directory that is to be filled.
 
   Raises:
-    OSError: the disk is full, or can't be written.
+    OSError: the disk is full, or can't be written; names the directory, or the
+      file in it.
   """
   path = pathlib.Path(path)
   partial, old = (
     path.with_name(f'{path.name}.{x}') for x in ('partial', 'old')
   )
-  for leftover in (partial, old):
-    shutil.rmtree(leftover, ignore_errors=True)
-  partial.mkdir(parents=True)
-  try:
-    yield partial
-  except BaseException:
-    shutil.rmtree(partial, ignore_errors=True)
-    raise
-  if path.exists():
-    path.rename(old)
-  partial.rename(path)
-  sync(path.parent)
-  shutil.rmtree(old, ignore_errors=True)
+  with disk_errors(path):
+    if old.exists() and not path.exists():
+      # A kill between the two renames below left no other.
+      old.rename(path)
+    for leftover in (partial, old):
+      shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+      yield partial
+      sync_all(partial)
+    except BaseException:
+      shutil.rmtree(partial, ignore_errors=True)
+      raise
+    if path.exists():
+      path.rename(old)
+    partial.rename(path)
+    sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def sync(directory: str | os.PathLike) -> None:
-  """Has the disk keep the names in a directory."""
-  descriptor = os.open(directory, os.O_RDONLY)
+def sync(path: str | os.PathLike) -> None:
+  """Has the disk keep a file's content, or the names in a directory."""
+  descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
+
+
+def sync_all(directory: str | os.PathLike) -> None:
+  """Has the disk keep a directory and all that is in it."""
+  for folder, _, names in os.walk(directory):
+    for name in names:
+      path = os.path.join(folder, name)
+      # To open a pipe would be to wait for ever.
+      if stat.S_ISREG(os.lstat(path).st_mode):
+        sync(path)
+    sync(folder)
 
 
 @contextlib.contextmanager
@@ -104,3 +124,22 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
     if error.filename is not None or error.errno is None:
       raise
     raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextlib.contextmanager
+def disk_errors(path: str | os.PathLike) -> Iterator[None]:
+  """Has errors of the disk be OSErrors that name a file or folder.
+
+  Libraries that write files raise errors of other kinds, with the system's
+  words. An OSError that names a file already stays as it is.
+  """
+  try:
+    yield
+  except Exception as error:
+    if isinstance(error, OSError) and error.filename is not None:
+      raise
+    said = f'{error} {error.__cause__ or error.__context__ or ""}'
+    for number in DISK:
+      if getattr(error, 'errno', None) == number or os.strerror(number) in said:
+        raise OSError(number, os.strerror(number), str(path)) from error
+    raise

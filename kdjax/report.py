@@ -190,10 +190,7 @@ def export(
 
 def curve(workdir: pathlib.Path, metric: str) -> None:
   """Plots the validation metric and the losses over the steps."""
-  import matplotlib
-
-  matplotlib.use('Agg')
-  import matplotlib.pyplot as plt
+  from matplotlib import figure as figures
 
   lines = metrics.read(workdir)
   losses = sorted({k for line in lines for k in line if k.startswith('loss/')})
@@ -203,18 +200,17 @@ def curve(workdir: pathlib.Path, metric: str) -> None:
     for panel in panels
   ]
   panels = [panel for panel in panels if panel]
-  figure, axes = plt.subplots(
-    1, len(panels), figsize=(5 * len(panels), 3.5), squeeze=False
-  )
-  for axis, panel in zip(axes[0], panels):
+  # No pyplot: nothing global is left behind, no window is opened.
+  figure = figures.Figure(figsize=(5 * len(panels), 3.5), layout='tight')
+  (axes,) = figure.subplots(1, len(panels), squeeze=False)
+  for axis, panel in zip(axes, panels):
     for name in panel:
       _draw(axis, lines, name)
     axis.set_xlabel('step')
     axis.legend(frameon=False)
     axis.spines[['top', 'right']].set_visible(False)
-  figure.tight_layout()
-  figure.savefig(workdir / 'curve.png', dpi=120)
-  plt.close(figure)
+  with files.whole(workdir / 'curve.png') as file:
+    figure.savefig(file, format='png', dpi=120)
 
 
 def _draw(axis: Any, lines: Sequence[dict[str, Any]], name: str) -> None:

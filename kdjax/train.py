@@ -5,8 +5,9 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
+import signal
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -14,6 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from kdjax import (
   build,
   checkpoints,
+  checks,
   claims,
   distributed,
   metrics,
@@ -45,6 +47,7 @@ def train(config: Config, workdir: str) -> None:
     FloatingPointError: too many consecutive updates were not finite.
     SystemExit: a signal (SIGTERM, SIGINT) asked to stop; the state is saved.
   """
+  checks.check_places(config)
   settings = dataclasses.asdict(config)
   claims.check(workdir, settings, HARMLESS)
   claims.check_free(workdir)
@@ -64,7 +67,9 @@ class Trainer:
     c = run.config
     self.run, self.config, self.workdir = run, c, pathlib.Path(workdir)
     self.program = run.program()
-    run.rehearse(self.program, next(run.train_iterator()))
+    # A batch to try things on: to read the data takes long.
+    self.first = next(run.train_iterator())
+    run.rehearse(self.program, self.first)
     self.data = run.train_pairs() if c.rollout_ahead else run.train_iterator()
     self.counts = run.counts()
     self.validation = report.Validation(run) if c.eval.every else None
@@ -77,6 +82,11 @@ class Trainer:
     self.watch = nonfinite.Watch(c.max_skipped)
     self.pending: Any = None
     self.totals, self.spent = metrics.Totals(), metrics.Spent()
+    # `train` opens these: a config that can't run leaves the workdir alone.
+    self.checkpoints: checkpoints.Checkpoints
+    self.writer: metrics.Writer
+    # What a checkpoint is read into; `_resume` says.
+    self.template: state.State
 
   def train(self) -> Any:
     """Runs to the last step; returns the parameters to export, by name."""
@@ -85,12 +95,14 @@ class Trainer:
       stack.enter_context(self.checkpoints)
       current, start = self._resume()
       report.write_counts(self.workdir, self.counts)
-      self.writer = metrics.Writer(self.workdir, start + 1 if start else 0)
+      redone = 'eval/' if self._unscored(start) else ''
+      self.writer = metrics.Writer(
+        self.workdir, start + 1 if start else 0, redone
+      )
       stack.enter_context(contextlib.closing(self.writer))
       with self._compiling(current, start):
         self._catch_up(start, current)
       current = self._loop(start, current)
-      self.checkpoints.wait()
       return self._chosen(current)
 
   @contextlib.contextmanager
@@ -99,7 +111,7 @@ class Trainer:
     if self.config.time_phases:
       yield  # its phases are programs of their own
       return
-    batch = following = self.run.place_batch(next(self.run.train_iterator()))
+    batch = following = self.run.place_batch(self.first)
     if not self.config.rollout_ahead:
       following = None
 
@@ -127,7 +139,7 @@ class Trainer:
         with self.profiler.step(done):
           current = self._step(done, current)
         bar.update()
-        stop = interruption.reached() if done < steps else None
+        stop = interruption.reached()
         save = stop or done == steps or self.checkpoints.due(done)
         if save or self._evaluation_due(done):
           self._drain()
@@ -142,20 +154,29 @@ class Trainer:
           self.throughput.restart()
           self.spent.restart()
         if stop:
-          self.checkpoints.wait()
-          logger.warning(
-            'stopped by %s: step %d is saved, and the same command goes on',
-            stop.name,
-            done,
-          )
-          raise SystemExit(128 + stop)
+          self._stop(stop, done)
+      self.checkpoints.wait()
+    # What came since the last step was told; several processes tell each other
+    # by the first call and read it by the second.
+    if stop := interruption.reached() or interruption.reached():
+      self._stop(stop, steps)
     return current
+
+  def _stop(self, number: signal.Signals, done: int) -> NoReturn:
+    """Ends the process by a signal, once what was saved is whole."""
+    self.checkpoints.wait()
+    logger.warning(
+      'stopped by %s: step %d is saved, and the same command goes on',
+      number.name,
+      done,
+    )
+    raise SystemExit(128 + number)
 
   def _resume(self) -> tuple[state.State, int]:
     """Returns the latest checkpoint's state and step, or a fresh one and 0."""
     fresh = self.run.initial_state()
     if self.config.rollout_ahead:
-      first = self.run.place_batch(next(self.run.train_iterator()))
+      first = self.run.place_batch(self.first)
       fresh = self.program.ahead(
         fresh, self.run.frozen, first, self._rollouts(0)
       )
@@ -169,11 +190,19 @@ class Trainer:
 
   def _catch_up(self, start: int, current: state.State) -> None:
     """Scores the parameters that a run begins with, or was stopped before."""
-    if start and self.checkpoints.metrics(start):
+    if not self._unscored(start):
       return
     found = self._evaluate(start, current)
     if start and found:
       self.checkpoints.add_metrics(start, found)
+
+  def _unscored(self, start: int) -> bool:
+    """Whether an evaluation is due before the first step that is to come.
+
+    A kill may have left its line without sealing its numbers.
+    """
+    known = start and self.checkpoints.metrics(start)
+    return self._evaluation_due(start) and not known
 
   def get_state(self) -> dict[str, Any]:
     """Returns what the host is at, which checkpoints keep with the state."""
@@ -245,14 +274,14 @@ class Trainer:
     self.spent.step(tokens['rollout'], tokens['update'])
     latest = self.watch.take(done, found)
     self.totals.add(found)
-    if self._logs(done):
+    if self._log_due(done):
       means = {**self.totals.take(), **metrics.summarize(latest)}
       clocks = {**self.throughput.report(), **self.spent.report()}
       self.writer.write(done, {**means, **clocks})
       logger.info('step %d: loss %.4f', done, means['loss'])
       self.watch.tell(done, latest, last=done == self.config.steps)
 
-  def _logs(self, done: int) -> bool:
+  def _log_due(self, done: int) -> bool:
     return done % self.config.log_every == 0 or done == self.config.steps
 
   def _evaluation_due(self, done: int) -> bool:

@@ -23,8 +23,8 @@ ALL = [*SOURCES, *CONFIGS, *sorted((ROOT / 'tests').rglob('*.py'))]
 # there are no cycles, and nothing imports train or main.
 ROOMS = {
   'types': '',
-  'hub': '',
   'files': '',
+  'hub': 'files',
   'checksums': 'files',
   'values': '',
   'nonfinite': '',
@@ -55,12 +55,12 @@ ROOMS = {
   'rows': '',
   'step': 'constraints distributed losses models nonfinite objective '
   'optimizers rewards rows sampling state',
-  'checks': 'config data evaluation models objective partitioning recipes '
+  'checks': 'config data evaluation hub models objective partitioning recipes '
   'rewards',
   'sweep': 'checks config files recipes',
   'roles': 'config data hub models optimizers',
   'identity': 'checksums config data hub roles',
-  'feed': 'config data evaluation identity objective',
+  'feed': 'checks config data identity objective',
   'run': 'config data distributed evaluation feed models.api objective '
   'optimizers partitioning rewards roles state step',
   'build': 'checks config data memory models partitioning recipes roles run',
@@ -74,7 +74,7 @@ ROOMS = {
   'plan': 'build checks config data feed losses models objective partitioning '
   'recipes roles run sampling step',
   'interruption': 'distributed',
-  'train': 'build checkpoints claims config distributed '
+  'train': 'build checkpoints checks claims config distributed '
   'interruption metrics nonfinite profiling report run state',
   'command': '',
   'main': 'checks command compilation distributed evaluate files generate plan '

@@ -1,11 +1,13 @@
 """Tests of `--mode=evaluate`: checkpoints, directories, texts, analyses."""
 
+import errno
 import json
 import shutil
 
 import pytest
 
 from kdjax import checks, evaluate, evaluation, roles
+from tests.reliability import disturbed
 
 
 def test_evaluate_scores_the_best_checkpoint(
@@ -32,6 +34,30 @@ def test_evaluate_scores_the_best_checkpoint(
   after = contents(tmp_path)
   assert before.pop('examples.jsonl') != after['examples.jsonl']
   assert {name: after[name] for name in before} == before
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_scored(
+  finished, tiny, tmp_path, contents
+):
+  shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+  for seal in (tmp_path / 'checkpoints').glob('*/seal.json'):
+    seal.write_bytes(seal.read_bytes().replace(b'"step": ', b'"step": 1'))
+  before = contents(tmp_path)
+  with pytest.raises(
+    ValueError, match='no checkpoint in .* is whole: .*step 40: .*checksum'
+  ):
+    evaluate.evaluate(checks.validate(tiny(), 'evaluate'), str(tmp_path))
+  assert contents(tmp_path) == before
+
+
+def test_a_full_disk_is_told_by_the_name_of_the_tables(tmp_path):
+  path = tmp_path / 'evaluation.md'
+  path.write_text('scores' * 1000)
+  with pytest.raises(OSError) as error, disturbed.small_files(6000):
+    evaluate._publish(tmp_path, {})
+  assert error.value.errno == errno.EFBIG
+  assert error.value.filename == str(path)
+  assert path.read_text() == 'scores' * 1000
 
 
 def test_evaluate_refuses_the_workdir_of_another_config(

@@ -1,5 +1,6 @@
 """Sums and counts add up exactly; the metrics file survives a kill."""
 
+import errno
 import json
 import math
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from kdjax import metrics
+from kdjax.metrics import tensorboard
 
 
 def test_means_of_unequal_batches_add_up():
@@ -92,6 +94,32 @@ def test_a_resumed_run_writes_no_step_twice(tmp_path):
   writer.close()
   assert metrics.read(cut) == metrics.read(whole)
   assert [line['step'] for line in metrics.read(cut)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_evaluation_that_is_redone_leaves_the_step_s_other_line(tmp_path):
+  first = metrics.Writer(tmp_path)
+  for step in (1, 2, 3):
+    first.write(step, {'loss': 1 / step})
+    first.write(step, {'eval/length': step, 'teacher/length': 1})
+  first.close()
+  lines = metrics.read(tmp_path)
+  metrics.Writer(tmp_path, start=3, redone='eval/').close()
+  assert metrics.read(tmp_path) == lines[:3]
+
+
+@pytest.mark.parametrize('method', ['__init__', 'flush', 'close'])
+def test_what_fails_in_tensorboard_is_told_by_its_folder(
+  method, tmp_path, monkeypatch
+):
+  def full(*args):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(tensorboard.Events, method, full)
+  with pytest.raises(OSError) as error:
+    writer = metrics.Writer(tmp_path)
+    writer.write(1, {'loss': 1.0})
+    writer.close()
+  assert error.value.filename == str(tmp_path / 'tensorboard')
 
 
 def test_only_process_zero_writes(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Tests of what a run leaves behind."""
 
+import errno
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from kdjax import build, checks, models, report, train
+from tests.reliability import disturbed
 
 
 def test_results_hold_every_system_and_metric(finished):
@@ -30,6 +32,33 @@ def test_curve_is_a_picture(finished):
   picture = matplotlib.image.imread(finished / 'curve.png')
   assert picture.ndim == 3 and min(picture.shape[:2]) > 100
   assert picture.std() > 0.01
+
+
+def test_a_full_disk_is_told_by_the_name_of_the_plot(
+  finished, tmp_path, contents
+):
+  for name in ('metrics.jsonl', 'curve.png'):
+    shutil.copy(finished / name, tmp_path)
+  before = contents(tmp_path)
+  with pytest.raises(OSError) as error, disturbed.small_files(1000):
+    report.curve(tmp_path, 'exact_match')
+  assert error.value.errno == errno.EFBIG
+  assert error.value.filename == str(tmp_path / 'curve.png')
+  assert contents(tmp_path) == before
+
+
+def test_a_full_disk_is_told_by_the_name_of_the_export(
+  finished, tiny, tmp_path, contents
+):
+  """What writes weights and tokenizers raises errors of other kinds."""
+  shutil.copytree(finished / 'student', tmp_path / 'student')
+  run, before = build.build(checks.validate(tiny())), contents(tmp_path)
+  for room in (100, 10_000, 20_000):  # beyond the config, then the weights
+    with pytest.raises(OSError) as error, disturbed.small_files(room):
+      report.export(run, tmp_path / 'student', run.student_params)
+    assert error.value.errno == errno.EFBIG
+    assert error.value.filename.startswith(str(tmp_path / 'student'))
+    assert contents(tmp_path) == before
 
 
 def test_transformers_loads_the_student_and_agrees(finished):

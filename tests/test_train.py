@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from kdjax import build, checks, claims, metrics, report, step, train
+from kdjax.checkpoints import Checkpoints, seals
 
 
 def weights(workdir):
@@ -122,6 +123,29 @@ def test_signal_saves_the_step_and_the_same_call_goes_on(
   assert weights(tmp_path) == weights(finished)
 
 
+@pytest.mark.parametrize(
+  'home, method', [(train.Trainer, '_step'), (Checkpoints, 'save')]
+)
+def test_a_signal_in_the_last_step_leaves_what_is_left_to_the_next_start(
+  home, method, tiny, tmp_path, monkeypatch
+):
+  original = getattr(home, method)
+
+  def interrupted(self, done, *args):
+    if done == 6:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return original(self, done, *args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(home, method, interrupted)
+    with pytest.raises(SystemExit) as stopped:
+      trained(short(tiny), tmp_path)
+  assert stopped.value.code == 128 + signal.SIGTERM
+  assert (tmp_path / 'checkpoints' / '6' / 'seal.json').exists()
+  monkeypatch.setattr(train.Trainer, '_step', None)
+  trained(short(tiny), tmp_path)
+
+
 @pytest.mark.slow
 def test_a_stop_during_evaluation_leaves_it_to_the_next_start(
   finished, tiny, tmp_path, monkeypatch
@@ -185,6 +209,16 @@ def test_finished_run_is_not_trained_again(finished, tiny, tmp_path, contents):
       assert after[name] == digest, name
 
 
+def test_a_kill_before_an_evaluation_is_sealed_leaves_its_line_once(
+  finished, tiny, tmp_path
+):
+  shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+  seals.amend(tmp_path / 'checkpoints' / '40', metrics=None)
+  trained(checks.validate(tiny()), tmp_path)
+  assert numbers(tmp_path) == numbers(finished)
+  assert seals.read(tmp_path / 'checkpoints' / '40')['metrics']
+
+
 def test_another_config_in_the_same_workdir_is_refused(
   finished, tiny, contents
 ):
@@ -213,17 +247,17 @@ def test_checkpoint_of_another_config_is_refused(
   assert contents(tmp_path) == before
 
 
-def test_config_that_cannot_run_leaves_the_workdir_free(
-  tiny, tiny_data, tmp_path
-):
-  missing = checks.validate(tiny(teacher__config={}, teacher__path='/no/such'))
-  with pytest.raises(FileNotFoundError, match='/no/such'):
-    train.train(missing, str(tmp_path / 'a'))
-  # Without data there is no run either: here, because of a mistyped path.
-  path = f'{tiny_data}/missing-{{split}}.jsonl'
-  missing = checks.validate(tiny(task__args__path=path))
-  with pytest.raises(FileNotFoundError, match='missing-train.jsonl'):
-    train.train(missing, str(tmp_path / 'a'))
+def test_config_that_cannot_run_leaves_the_workdir_free(tiny, tmp_path):
+  (tmp_path / 'empty').mkdir()
+  path = str(tmp_path / 'empty')
+  empty = checks.validate(tiny(teacher__config={}, teacher__path=path))
+  with pytest.raises(FileNotFoundError, match='empty'):
+    train.train(empty, str(tmp_path / 'a'))
+  # Without data there is no run either.
+  (tmp_path / 'none.jsonl').write_text('')
+  empty = checks.validate(tiny(task__args__path=str(tmp_path / 'none.jsonl')))
+  with pytest.raises(ValueError, match='none.jsonl|no examples'):
+    train.train(empty, str(tmp_path / 'a'))
   assert not (tmp_path / 'a').exists()
 
 
@@ -276,6 +310,17 @@ def trained(config, workdir):
   run = build.build(config)
   with jax.set_mesh(run.mesh):
     return train.Trainer(run, str(workdir)).train()['student']
+
+
+def test_the_data_are_read_for_a_first_batch_and_for_the_loop(
+  tiny, tmp_path, monkeypatch
+):
+  read, reads = train.Run.train_iterator, []
+  monkeypatch.setattr(
+    train.Run, 'train_iterator', lambda run: reads.append(run) or read(run)
+  )
+  trained(short(tiny), tmp_path)
+  assert len(reads) == 2
 
 
 def test_metrics_are_read_a_step_late_and_nothing_waits(

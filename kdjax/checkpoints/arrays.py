@@ -16,7 +16,7 @@ def abstract(state: Any) -> Any:
 
 
 def sharded_as_asked(array: Any, asked: jax.ShapeDtypeStruct) -> Any:
-  """Mends typed keys: orbax gives them the sharding of the integers inside."""
+  """Fixes typed keys: orbax gives them the sharding of the integers inside."""
   is_key = jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
   if not is_key or asked.sharding is None:
     return array

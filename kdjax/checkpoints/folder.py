@@ -1,14 +1,11 @@
 """The folder of a run's checkpoints, and what is found there."""
 
-import contextlib
 import itertools
 import logging
-import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 
-from kdjax import files
 from kdjax.checkpoints import seals
 
 logger = logging.getLogger(__name__)
@@ -17,23 +14,35 @@ logger = logging.getLogger(__name__)
 _UNFINISHED, _REMOVED = '.orbax-checkpoint-tmp', '.removed'
 
 
-def sealed(directory: pathlib.Path) -> dict[int, dict[str, float] | None]:
-  """Returns the metrics of each step that has a seal."""
-  found = {}
+def sealed(
+  directory: pathlib.Path,
+) -> tuple[dict[int, dict[str, float] | None], dict[int, str]]:
+  """Returns the metrics of each step with a seal; why others have none."""
+  found, without = {}, {}
   for step in _steps(directory):
     try:
       found[step] = seals.read(directory / str(step)).get('metrics')
     except (OSError, ValueError) as error:
       logger.warning('%s/%d is left out: %s', directory, step, error)
-  return found
+      without[step] = str(error)
+  return found, without
 
 
-def tidy(directory: pathlib.Path) -> int | None:
+def tidy(directory: pathlib.Path, every: int) -> int | None:
   """Makes a folder ready to be written to; makes it, if need be.
 
   Removes what killed processes left on its way. The newest checkpoints, as far
   as they are damaged, make room for those that will be saved anew: they are
   moved to `damaged` beside the folder.
+
+  A run whose first save was cut short starts over: one step without a seal is
+  all that is there, and no later than a first one can be. One that was sealed,
+  and is the only one of the first `every` steps, can't be told from it once
+  that seal is gone.
+
+  Args:
+    directory: of all checkpoints.
+    every: steps between checkpoints; the first comes after as many at most.
 
   Returns:
     the newest step, which is whole, or None where there is none.
@@ -45,7 +54,7 @@ def tidy(directory: pathlib.Path) -> int | None:
   directory.mkdir(parents=True, exist_ok=True)
   for path in directory.iterdir():
     if path.name.endswith(_REMOVED) or _UNFINISHED in path.name:
-      shutil.rmtree(path)
+      _delete(path)
   damaged, whole = {}, None
   for step in reversed(_steps(directory)):
     problem = seals.problem(directory / str(step))
@@ -53,26 +62,47 @@ def tidy(directory: pathlib.Path) -> int | None:
       whole = step
       break
     damaged[step] = problem
-  cut_short = (
-    len(damaged) == 1 and not (directory / str(*damaged) / seals.NAME).exists()
-  )
-  if damaged and whole is None and not cut_short:
-    raise ValueError(
-      f'no checkpoint in {directory} is whole: '
-      + '; '.join(f'step {step}: {why}' for step, why in damaged.items())
-      + '. Put back a copy, or start afresh in another --workdir.'
-    )
+  if damaged and whole is None:
+    (first, *later) = reversed(damaged)
+    sealed_once = (directory / str(first) / seals.NAME).exists()
+    if later or sealed_once or first > every:
+      raise none_whole(directory, damaged)
+  homes = {step: _set_aside(directory / str(step)) for step in damaged}
+  warn(damaged, whole, homes)
+  return whole
+
+
+def warn(
+  damaged: Mapping[int, str],
+  whole: int | None,
+  homes: Mapping[int, pathlib.Path] = {},
+) -> None:
+  """Warns of damaged checkpoints.
+
+  Args:
+    damaged: what is wrong with each step.
+    whole: the step that takes their place; None: the start.
+    homes: where they are now, if they were moved.
+  """
   for step, problem in damaged.items():
-    home = _set_aside(directory / str(step))
     logger.warning(
-      'the checkpoint of step %d is damaged (%s) and now in %s: going on from '
-      '%s',
+      'the checkpoint of step %d is damaged (%s)%s: going on from %s',
       step,
       problem,
-      home,
+      f' and now in {homes[step]}' if step in homes else '',
       'the start' if whole is None else f'step {whole}',
     )
-  return whole
+
+
+def none_whole(
+  directory: pathlib.Path, damaged: Mapping[int, str]
+) -> ValueError:
+  """Returns the error of a folder of damaged checkpoints, whose run stops."""
+  return ValueError(
+    f'no checkpoint in {directory} is whole: '
+    + '; '.join(f'step {step}: {why}' for step, why in damaged.items())
+    + '. Put back a copy, or start afresh in another --workdir.'
+  )
 
 
 def _set_aside(path: pathlib.Path) -> pathlib.Path:
@@ -86,24 +116,18 @@ def _set_aside(path: pathlib.Path) -> pathlib.Path:
 
 def remove(path: pathlib.Path) -> None:
   """Removes a checkpoint; one that is half removed has another name."""
-  gone = path.rename(path.with_name(path.name + _REMOVED))
-  shutil.rmtree(gone)
+  gone = path.with_name(path.name + _REMOVED)
+  _delete(gone)
+  path.rename(gone)
+  _delete(gone)
 
 
-@contextlib.contextmanager
-def disk_errors(directory: pathlib.Path) -> Iterator[None]:
-  """Has errors of the disk be OSErrors that name the folder.
-
-  What writes arrays raises errors of other kinds, with the system's words.
-  """
-  try:
-    yield
-  except Exception as error:
-    said = f'{error} {error.__cause__ or error.__context__ or ""}'
-    for number in files.DISK:
-      if getattr(error, 'errno', None) == number or os.strerror(number) in said:
-        raise OSError(number, os.strerror(number), str(directory)) from error
-    raise
+def _delete(path: pathlib.Path) -> None:
+  """Removes a directory, or whatever else has its name."""
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)
 
 
 def _steps(directory: pathlib.Path) -> list[int]:

@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import Any
 
-import jax
+from kdjax import distributed
 
 
 class Position:
@@ -29,7 +29,7 @@ class Position:
 
     async def write():
       path = pathlib.Path(await directory.await_creation()) / self._NAME
-      if jax.process_index() == 0:
+      if distributed.leads():
         await asyncio.to_thread(path.write_text, state)
 
     return write()

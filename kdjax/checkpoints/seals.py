@@ -28,13 +28,11 @@ def write(directory: pathlib.Path, about: Mapping[str, Any]) -> None:
   Raises:
     OSError: a file can't be read, or the seal not written.
   """
+  files.sync_all(directory)
   contents = {}
   for name, path in _walk(directory):
-    with path.open('rb') as file:
-      os.fsync(file.fileno())
     digest = checksums.sha256(path)
     contents[name] = {'bytes': path.stat().st_size, 'sha256': digest}
-  files.sync(directory)
   seal = {'format': FORMAT, **about, 'files': contents}
   checksums.write_record(directory / NAME, seal)
 
@@ -62,7 +60,18 @@ def read(directory: pathlib.Path) -> dict[str, Any]:
       f'its format is {seal.get("format")}, this kdjax reads {FORMAT}: use the '
       f'kdjax that wrote it, {seal.get("kdjax", "unknown")}'
     )
+  if not _numbers(seal.get('metrics')):
+    raise ValueError(f'the metrics in its {NAME} are not numbers by name')
   return seal
+
+
+def _numbers(metrics: Any) -> bool:
+  """Whether it is what a step's metrics are: floats by name, or None."""
+  if metrics is None:
+    return True
+  return isinstance(metrics, dict) and all(
+    isinstance(value, float) for value in metrics.values()
+  )
 
 
 def problem(directory: pathlib.Path) -> str | None:
@@ -91,5 +100,5 @@ def _walk(directory: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
         continue
       # To read a pipe would be to wait for ever.
       if not stat.S_ISREG(path.lstat().st_mode):
-        raise ValueError(f'{path.relative_to(directory)} is no plain file')
+        raise ValueError(f'{path.relative_to(directory)} is not a regular file')
       yield path.relative_to(directory).as_posix(), path

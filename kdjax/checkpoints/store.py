@@ -12,7 +12,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 import kdjax
-from kdjax import claims, distributed
+from kdjax import claims, distributed, files
 from kdjax.checkpoints import arrays, folder, seals
 from kdjax.checkpoints.position import Position
 
@@ -91,9 +91,9 @@ class Checkpoints:
     self._checked: int | None = None
     if not read_only:
       if distributed.leads():
-        self._checked = folder.tidy(self.directory)
+        self._checked = folder.tidy(self.directory, every)
       distributed.meet('checkpoints are tidied')
-    self._metrics = folder.sealed(self.directory)
+    self._metrics, self._unsealed = folder.sealed(self.directory)
 
   def _score(self, step: int) -> float:
     value = (self._metrics[step] or {}).get(self._best_metric, math.nan)
@@ -103,6 +103,11 @@ class Checkpoints:
   def steps(self) -> list[int]:
     """The steps that are sealed, ascending."""
     return sorted(self._metrics)
+
+  @property
+  def empty(self) -> bool:
+    """Whether there is no step, neither sealed nor without a seal."""
+    return not self._metrics and not self._unsealed
 
   @property
   def latest(self) -> int | None:
@@ -125,7 +130,7 @@ class Checkpoints:
     return dict(self._metrics[step] or {})
 
   def due(self, step: int) -> bool:
-    """Returns whether a checkpoint is to be saved after `step` updates."""
+    """Returns whether a checkpoint is to be saved after that many steps."""
     return step > 0 and step % self._every == 0
 
   def save(
@@ -137,7 +142,7 @@ class Checkpoints:
     raised here.
 
     Args:
-      step: updates done.
+      step: how many are done.
       state: a pytree of arrays, typed keys among them.
       data: a grain iterator, or any object with `get_state() -> JSON values`
         and `set_state`.
@@ -154,7 +159,7 @@ class Checkpoints:
       return False
     if metrics is not None:
       metrics = self._numbers(step, metrics)
-    with folder.disk_errors(self.directory):
+    with files.disk_errors(self.directory):
       response = ocp.save_checkpointables_async(
         self._path(step), {'state': state, 'data': Position(data)}
       )
@@ -183,7 +188,7 @@ class Checkpoints:
 
   def _finish(self, response: Any, step: int, metrics: Metrics) -> None:
     """Waits for a step, seals it, and removes those it takes the place of."""
-    with folder.disk_errors(self.directory):
+    with files.disk_errors(self.directory):
       response.result()
       if distributed.leads():
         seals.write(
@@ -255,20 +260,10 @@ class Checkpoints:
       if distributed.leads() and step != self._checked:
         problem = seals.problem(self._path(step))
       if not distributed.first(int(problem is not None)):
-        for other, reason in damaged.items():
-          logger.warning(
-            'the checkpoint of step %d is damaged (%s): going on from step %d',
-            other,
-            reason,
-            step,
-          )
+        folder.warn(damaged, step)
         return step
       damaged[step] = problem or 'see the first process'
-    raise ValueError(
-      f'no checkpoint in {self.directory} is whole: '
-      + '; '.join(f'step {step}: {reason}' for step, reason in damaged.items())
-      + '. Put back a copy, or start afresh in another --workdir.'
-    )
+    raise folder.none_whole(self.directory, {**damaged, **self._unsealed})
 
   def _check_origin(self, step: int) -> None:
     """Raises where a step is of another config, warns of other versions."""

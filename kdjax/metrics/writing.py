@@ -8,9 +8,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
-
-from kdjax import files
+from kdjax import distributed, files
 from kdjax.metrics.means import summarize
 from kdjax.metrics.tensorboard import Events
 
@@ -18,13 +16,15 @@ logger = logging.getLogger(__name__)
 
 
 class Writer:
-  """Writes metrics.jsonl and TensorBoard events, in process 0 only.
+  """Writes metrics.jsonl and TensorBoard events, in the first process only.
 
   A line of metrics.jsonl is a JSON object: 'step', and the metrics by name.
   What isn't finite stands as null, and 'nonfinite' says what it was.
   """
 
-  def __init__(self, workdir: str | os.PathLike, start: int = 0):
+  def __init__(
+    self, workdir: str | os.PathLike, start: int = 0, redone: str = ''
+  ):
     """Opens the files in `workdir`.
 
     Args:
@@ -32,22 +32,29 @@ class Writer:
       start: the first step that is to come. A run that was cut short may have
         written steps that will be written again: these lines go, as does a last
         line that was cut short.
+      redone: what names of metrics begin with that will be written again for
+        the step before `start`, too; '' where nothing will.
+
+    Raises:
+      OSError: the disk is full, or can't be written; names the file or folder.
     """
     self._file = self._events = None
-    if jax.process_index() != 0:
+    if not distributed.leads():
       return
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     self._path = workdir / 'metrics.jsonl'
-    _drop_steps_from(self._path, start)
+    self._events_path = workdir / 'tensorboard'
+    _drop_steps_from(self._path, start, redone)
     self._file = self._path.open('a', encoding='utf-8')
-    self._events = Events(workdir / 'tensorboard', start)
+    with files.naming(self._events_path):
+      self._events = Events(self._events_path, start)
 
   def write(self, step: int, metrics: Mapping[str, Any]):
     """Writes numbers, arrays of one number, means and pairs of a step.
 
     Raises:
-      OSError: the disk is full, or can't be written; names the file.
+      OSError: the disk is full, or can't be written; names the file or folder.
     """
     if self._file is None:
       return
@@ -60,6 +67,7 @@ class Writer:
     with files.naming(self._path):
       self._file.write(json.dumps(line, allow_nan=False) + '\n')
       self._file.flush()
+    with files.naming(self._events_path):
       for name, value in values.items():
         self._events.scalar(step, name, value)
       self._events.flush()
@@ -67,7 +75,7 @@ class Writer:
   def write_text(self, step: int, name: str, text: str):
     """Writes a text of a step to TensorBoard."""
     if self._events is not None:
-      with files.naming(self._path.parent):
+      with files.naming(self._events_path):
         self._events.text(step, name, text)
         self._events.flush()
 
@@ -82,6 +90,7 @@ class Writer:
     if self._file is not None:
       with files.naming(self._path):
         self._file.close()
+      with files.naming(self._events_path):
         self._events.close()
 
 
@@ -109,11 +118,17 @@ def _parsed(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if whole:
       yield text, line
     else:
-      logger.warning('%s: line %d is no step of a run, dropped', path, number)
+      logger.warning('%s: line %d is not a step, dropped', path, number)
 
 
-def _drop_steps_from(path: pathlib.Path, start: int):
+def _drop_steps_from(path: pathlib.Path, start: int, redone: str):
+  """Drops what will be written again; see `Writer`."""
   if not path.exists():
     return
-  kept = [text + '\n' for text, line in _parsed(path) if line['step'] < start]
+
+  def stays(line):
+    again = redone and any(name.startswith(redone) for name in line)
+    return line['step'] < (start - 1 if again else start)
+
+  kept = [text + '\n' for text, line in _parsed(path) if stays(line)]
   files.write(path, ''.join(kept))

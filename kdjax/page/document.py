@@ -6,6 +6,7 @@ import os
 import pathlib
 from typing import Any
 
+from kdjax import files
 from kdjax.page import collect, samples
 
 ASSETS = pathlib.Path(__file__).parent / 'assets'
@@ -46,11 +47,9 @@ def write(folder: str | os.PathLike) -> pathlib.Path:
   """
   folder = pathlib.Path(folder)
   path = folder / 'report.html'
-  partial = path.with_name('report.html.partial')
   text = html(collect.collect(folder))
   # Half a surrogate pair has no UTF-8; its escape is good JSON.
-  partial.write_text(text, encoding='utf-8', errors='backslashreplace')
-  partial.replace(path)
+  files.write(path, text.encode('utf-8', 'backslashreplace'))
   return path
 
 

@@ -66,7 +66,7 @@ def test_what_is_wrong_is_named(folder):
   (folder / 'a').unlink()
   assert seals.problem(folder) == 'a is missing'
   os.mkfifo(folder / 'a')
-  assert seals.problem(folder) == 'a is no plain file'
+  assert seals.problem(folder) == 'a is not a regular file'
   (folder / seals.NAME).unlink()
   assert 'has no seal.json' in seals.problem(folder)
   assert 'has no seal.json' in seals.problem(folder / 'nowhere')
@@ -85,9 +85,19 @@ def test_another_format_names_the_version(folder, monkeypatch):
   assert 'its format is 1, this kdjax reads 2' in seals.problem(folder)
 
 
+@pytest.mark.parametrize(
+  'metrics', [{'x': 'high'}, {'x': None}, {'x': 10**400}, [1.0], 'abc', 3]
+)
+def test_metrics_are_numbers_by_name(folder, metrics):
+  seals.amend(folder, metrics=metrics)
+  assert seals.problem(folder) == (
+    'the metrics in its seal.json are not numbers by name'
+  )
+
+
 def test_a_link_is_not_followed(folder, tmp_path_factory):
   outside = tmp_path_factory.mktemp('outside') / 'secret'
   outside.write_bytes(b'12345')
   (folder / 'a').unlink()
   (folder / 'a').symlink_to(outside)
-  assert seals.problem(folder) == 'a is no plain file'
+  assert seals.problem(folder) == 'a is not a regular file'

@@ -1,7 +1,9 @@
 """Processes of kdjax, what ends them, and what they leave behind."""
 
+import contextlib
 import json
 import pathlib
+import resource
 import time
 
 import jax
@@ -93,3 +95,14 @@ def _wait(condition, process, seconds=300):
     assert time.monotonic() < deadline, 'it never came to that'
     time.sleep(0.001)
   return False
+
+
+@contextlib.contextmanager
+def small_files(room):
+  """Has no file that this process writes get larger, as on a full disk."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

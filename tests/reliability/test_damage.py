@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from kdjax import checkpoints
+from kdjax import checkpoints, checksums
 
 
 class Data:
@@ -169,7 +169,12 @@ def test_arbitrary_seals_are_no_seals(saved, tmp_path, fuzz):
   workdir = tmp_path / 'run'
   shutil.copytree(saved, workdir)
   path = workdir / 'checkpoints' / '3' / 'seal.json'
-  good = path.read_bytes()
+  good, record = path.read_bytes(), checksums.read_record(path)
+
+  def forged(metrics):
+    """A seal whose checksum fits."""
+    checksums.write_record(path, {**record, 'metrics': metrics})
+    return path.read_bytes()
 
   def one(content):
     if content == good:
@@ -186,7 +191,20 @@ def test_arbitrary_seals_are_no_seals(saved, tmp_path, fuzz):
   texts = values.map(lambda value: json.dumps(value).encode())
   cut = st.integers(0, len(good) - 3).map(lambda size: good[:size])
   nested = st.integers(1, 10**5).map(lambda depth: b'[' * depth)
+  of_step = st.dictionaries(st.text(), values.filter(_is_no_number), min_size=1)
+  metrics = (values | of_step).filter(_are_no_metrics).map(forged)
   fuzz(
-    11, 'seals of checkpoints', one, st.binary() | texts | cut | nested,
-    quick=100, often=5000,
+    11, 'seals of checkpoints', one,
+    st.binary() | texts | cut | nested | metrics, quick=100, often=5000,
   )  # fmt: skip
+
+
+def _is_no_number(value):
+  return not isinstance(value, float)
+
+
+def _are_no_metrics(value):
+  whole = isinstance(value, dict) and not any(
+    map(_is_no_number, value.values())
+  )
+  return value is not None and not whole

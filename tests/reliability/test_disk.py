@@ -2,12 +2,14 @@
 
 import contextlib
 import pathlib
+import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
 from tests.reliability import disturbed
+from tests.reliability.jobs import TINY
 
 
 def mount(*args):
@@ -73,6 +75,52 @@ def test_a_full_disk_is_told_and_what_is_whole_stays(
         assert f'resumed at step {before[-1]}' in log
       assert 'damaged' not in log
       disturbed.assert_same(workdir, whole)
+  tried(5, 'a disk that fills up during a run', len(rooms))
+
+
+# The tiny config. Its run finds so many bytes left when it exports the student.
+_FULL = f"""
+import os, runpy
+from kdjax import report
+
+def get_config(args):
+  room, data = args.split(',')
+  export = report.export
+
+  def full(run, directory, *args):
+    disk = os.statvfs(directory.parent)
+    size = disk.f_bavail * disk.f_frsize - int(room)
+    (directory.parents[1] / 'others').write_bytes(bytes(size))
+    export(run, directory, *args)
+
+  report.export = full
+  return runpy.run_path({str(TINY)!r})['get_config'](data)
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_at_the_export_is_told(
+  command, tiny_data, finished, tmp_path, contents, tries, tried
+):
+  config = tmp_path / 'full.py'
+  config.write_text(_FULL)
+  student = size(finished / 'student')
+  # Too little for the weights, for the tokenizer, for its last file.
+  rooms = np.linspace(4096, student - 4096, tries(3, 10)).astype(int)
+  with disk(tmp_path / 'disk', 2**25) as folder:
+    workdir = folder / 'run'
+    shutil.copytree(finished, workdir)
+    before = contents(workdir / 'student')
+    for room in rooms:
+      process = command(
+        f'--workdir={workdir}', config=f'{config}:{room},{tiny_data}'
+      )
+      told = assert_told(process, workdir / 'student')
+      assert 'No space left on device' in told
+      assert contents(workdir / 'student') == before
+      (folder / 'others').unlink()
+    disturbed.finish(command(f'--workdir={workdir}'))
+    disturbed.assert_same(workdir, finished)
   tried(5, 'a disk that fills up during a run', len(rooms))
 
 
