@@ -91,12 +91,8 @@ def problems(name: str, args: Mapping[str, Any]) -> list[str]:
     except (TypeError, ValueError) as error:
       found = [str(error)]
     known = [*inspect.signature(RECIPES[name]).parameters]
-    if set(args) - set(known):
-      hint = f'; {name} takes {", ".join(known[:-1])}, and what its loss takes'
-      found = [x + hint * _tells_of_names(x) for x in found]
+    hint = f'; {name} takes {", ".join(known[:-1])}, and what its loss takes'
+    others = set(args) - set(known)
+    # What is wrong with a loss's argument may be that there is none such.
+    found = [x + hint * any(repr(o) in x for o in others) for x in found]
   return [f'recipe {name!r}: {problem}' for problem in found]
-
-
-def _tells_of_names(problem: str) -> bool:
-  """Whether a problem is an argument's name, by a term's words or Python's."""
-  return ' takes no [' in problem or 'keyword argument' in problem
