@@ -35,7 +35,7 @@ class Interruption:
     if threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):
         self._before[number] = signal.signal(number, self._note)
-      if self._before[signal.SIGINT] is signal.SIG_DFL:
+      if _handler_of_second(self._before[signal.SIGINT]) == signal.SIG_DFL:
         self._watch()
     return self
 
@@ -69,7 +69,7 @@ class Interruption:
     self.signal = signal.Signals(number)
     before = self._before.pop(signal.SIGINT, None)
     if before is not None:
-      signal.signal(signal.SIGINT, before)
+      signal.signal(signal.SIGINT, _handler_of_second(before))
 
   def _watch(self) -> None:
     """Has a second Ctrl-C end the process also while it waits for a device.
@@ -82,6 +82,14 @@ class Interruption:
     before = signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
     self._wakeup = before, writes
     threading.Thread(target=_end_at_second, args=(reads,), daemon=True).start()
+
+
+def _handler_of_second(before: Any) -> Any:
+  """Returns what handles a second SIGINT: whatever did before the first one.
+
+  But shells have jobs in the background ignore it: who sends them one means it.
+  """
+  return signal.SIG_DFL if before == signal.SIG_IGN else before
 
 
 def _end_at_second(pipe: int) -> None:

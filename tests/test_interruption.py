@@ -56,9 +56,9 @@ def test_handlers_are_as_they_were(interruptible):
 # The main thread waits within C, where no handler of Python's runs, as it does
 # for a device: for a lock that it holds itself.
 _WAITS = """
-import ctypes, signal
+import ctypes, signal, sys
 from kdjax.interruption import Interruption
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, int(sys.argv[1]))
 lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.c_buffer(64)
 with Interruption():
   lock(mutex)
@@ -67,9 +67,10 @@ with Interruption():
 """
 
 
-def test_a_second_interrupt_ends_a_process_that_waits():
+@pytest.mark.parametrize('before', [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_second_interrupt_ends_a_process_that_waits(before):
   process = subprocess.Popen(
-    [sys.executable, '-c', _WAITS],
+    [sys.executable, '-c', _WAITS, str(int(before))],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
