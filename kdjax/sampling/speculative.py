@@ -220,8 +220,8 @@ def _speculate(models, settings, params, prompts, key, temperature, row_ids):
 
 def _start(rules: rules_lib.Rules, batch: int, states: Any) -> _Loop:
   """Returns what stands before the first round."""
-  blank = types.Response(jnp.int32(rules.pad_id), False, *[jnp.float32(0)] * 2)
-  shape = batch, rules.max_new_tokens
+  shape, zero = (batch, rules.max_new_tokens), jnp.float32(0)
+  blank = types.Response(jnp.int32(rules.pad_id), False, zero, zero)
   return _Loop(
     response=jax.tree.map(lambda fill: jnp.full(shape, fill), blank),
     length=jnp.zeros(batch, jnp.int32),
