@@ -135,7 +135,8 @@ def _search(
   # As in `generate`: reverse mode cannot pass a while loop.
   params = jax.lax.stop_gradient(params)
   length = rules.max_new_tokens
-  logits, state = model.prefill(params, prompt, length)
+  # Nothing reads the last token.
+  logits, state = model.prefill(params, prompt, max(1, length - 1))
   batch = logits.shape[0]
   rows = jnp.repeat(jnp.arange(batch), beams)
   advance = functools.partial(_advance, rules, length_penalty, early_stopping)

@@ -156,7 +156,8 @@ def _generate(model, settings, params, prompt, key, temperature, row_ids):
   )
   choose = functools.partial(_choose, settings, uniforms, temperature)
 
-  logits, state = model.prefill(params, prompt, length)
+  # Nothing reads the last token.
+  logits, state = model.prefill(params, prompt, max(1, length - 1))
   if settings.samples > 1:
     rows = jnp.repeat(jnp.arange(row_ids.size), settings.samples)
     logits, state = logits[rows], state.take(rows)

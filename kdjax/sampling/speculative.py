@@ -191,8 +191,8 @@ def _speculate(models, settings, params, prompts, key, temperature, row_ids):
   temperature = jnp.broadcast_to(temperature, row_ids.shape)
   keys = draws.row_keys(key, row_ids, 1)
   (logits, target_state), (_, draft_state) = (
-    # A row's last round starts at T - 1 or before and reads k tokens more.
-    model.prefill(own, prompt, rules.max_new_tokens + count)
+    # A row's last round starts at T - 1 or before and reads k tokens.
+    model.prefill(own, prompt, rules.max_new_tokens + count - 1)
     for model, own, prompt in zip(models, params, prompts)
   )
   propose = functools.partial(_propose, models, settings, params, temperature)
