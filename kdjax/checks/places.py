@@ -9,8 +9,12 @@ from kdjax.data import tasks
 
 
 def problems(c: Config) -> list[str]:
-  """Returns what isn't there; whether the hub has the rest shows later."""
-  found = []
+  """Returns what isn't there; whether the hub has the rest shows later.
+
+  Args:
+    c: a config with no other problem.
+  """
+  goal, found = recipes.build(**c.recipe), []
   for role in ROLES:
     try:
       hub.local(getattr(c, role).path)
@@ -19,29 +23,17 @@ def problems(c: Config) -> list[str]:
   for name, part in tasks_of(c).items():
     where = task_section(name)
     splits = ['train'] if name else splits_of(c, 'train')
-    try:
-      source = tasks.get(part.name, **part.args).source
-    except (ValueError, OSError):
-      continue  # which `tasks.problems` says
+    source = tasks.get(part.name, **part.args).source
     for split in splits:
       try:
         source.name(split)
       except OSError as error:
         found.append(f'{where}: {error}')
     said = part.teacher_responses
-    if said in ('', ONLINE) or pathlib.Path(said).is_dir():
-      continue
-    if _reads_teacher(c, name):
+    reads = 'teacher' in goal.sources(name) and said != ONLINE
+    if reads and not pathlib.Path(said).is_dir():
       found.append(
         f'{where}.teacher_responses={said!r}: there is no such folder. Write '
         'it with --mode=generate'
       )
   return list(dict.fromkeys(found))
-
-
-def _reads_teacher(c: Config, task: str) -> bool:
-  """Returns whether the recipe reads what a teacher said to a task."""
-  args = dict(c.recipe)
-  if recipes.problems(args.pop('name', ''), args):
-    return False
-  return 'teacher' in recipes.build(**c.recipe).sources(task)
