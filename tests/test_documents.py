@@ -37,12 +37,32 @@ def test_readme_code_prints_what_it_says():
 def test_ci_runs_the_command_of_the_readme():
   (command,) = [b for b in blocks(README, 'bash') if './check' in b]
   script = (ROOT / '.ci' / 'run').read_text()
-  assert script.endswith(f'\n{command}./check -m slow\n')
+  assert script.endswith(f'\n{command.strip()} || exit\n./check -m slow\n')
   workflow = (ROOT / '.github' / 'workflows' / 'ci.yml').read_text()
   assert 'run: bash .ci/run\n' in workflow
   assert command in CONTRIBUTING
   for path in ('check', '.ci/run'):
     assert os.access(ROOT / path, os.X_OK), f'chmod +x {path}'
+
+
+def test_ci_ends_where_the_installation_fails(tmp_path):
+  shutil.copytree(ROOT / '.ci', tmp_path / '.ci')
+  commands = {
+    'check': 'touch checked',
+    'bin/chromium': '',
+    'bin/chromedriver': '',
+    'bin/pip': 'exit 3',
+    'bin/python3': 'mkdir "$3/bin"; touch "$3/bin/activate"',
+  }
+  for name, text in commands.items():
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'#!/bin/sh\n{text}\n')
+    path.chmod(0o755)
+  environment = {'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}'}
+  done = subprocess.run(['bash', tmp_path / '.ci/run'], env=environment)
+  assert done.returncode == 3
+  assert not (tmp_path / 'checked').exists()
 
 
 def test_readme_names_everything_by_its_name():
