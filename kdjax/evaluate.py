@@ -12,11 +12,11 @@ import numpy as np
 from kdjax import (
   build,
   checkpoints,
-  claims,
   distributed,
   evaluation,
   files,
   report,
+  workdirs,
 )
 from kdjax.config import HARMLESS, ROLES, Config
 from kdjax.evaluation import analyses, analysis_tables, predictions, rollouts
@@ -42,7 +42,7 @@ def evaluate(config: Config, workdir: str) -> None:
     ValueError: the workdir belongs to another config, or none of its
       checkpoints is whole, or texts don't match the examples.
   """
-  claims.check(workdir, dataclasses.asdict(config), HARMLESS)
+  workdirs.check(workdir, dataclasses.asdict(config), HARMLESS)
   run = build.build(config, wanted=() if config.eval.texts else ROLES)
   folder = pathlib.Path(workdir)
   with jax.set_mesh(run.mesh):

@@ -12,7 +12,6 @@ import numpy as np
 
 from kdjax import (
   build,
-  claims,
   data,
   distributed,
   feed,
@@ -21,6 +20,7 @@ from kdjax import (
   metrics,
   sampling,
   types,
+  workdirs,
 )
 from kdjax.config import Config
 from kdjax.data import responses, vocabularies
@@ -41,7 +41,7 @@ def generate(config: Config, workdir: str) -> None:
       process writes there, or `generate.top_logprobs` is above the vocabulary.
   """
   _check_top(config)
-  with claims.locked(workdir):
+  with workdirs.locked(workdir):
     _generate(config, workdir)
 
 

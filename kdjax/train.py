@@ -16,13 +16,13 @@ from kdjax import (
   build,
   checkpoints,
   checks,
-  claims,
   distributed,
   metrics,
   nonfinite,
   profiling,
   report,
   state,
+  workdirs,
 )
 from kdjax.config import HARMLESS, Config, profiled
 from kdjax.interruption import Interrupted, Interruption
@@ -49,13 +49,13 @@ def train(config: Config, workdir: str) -> None:
   """
   checks.check_places(config)
   settings = dataclasses.asdict(config)
-  claims.check(workdir, settings, HARMLESS)
-  claims.check_free(workdir)
+  workdirs.check(workdir, settings, HARMLESS)
+  workdirs.check_free(workdir)
   run = build.build(config)
   with jax.set_mesh(run.mesh):
     trainer = Trainer(run, workdir)
     # Only now, so that a config that can't run leaves the workdir free.
-    with claims.claimed(workdir, settings, HARMLESS):
+    with workdirs.claimed(workdir, settings, HARMLESS):
       params = trainer.train()
       report.finish(run, workdir, params)
 

@@ -40,9 +40,9 @@ ROOMS = {
   'memory': '',
   'compilation': '',
   'profiling': '',
-  'claims': 'distributed files',
+  'workdirs': 'distributed files',
   'metrics': 'distributed files',
-  'checkpoints': 'checksums claims distributed files',
+  'checkpoints': 'checksums distributed files workdirs',
   'partitioning': '',
   'optimizers': '',
   'state': '',
@@ -64,18 +64,18 @@ ROOMS = {
   'run': 'config data distributed evaluation feed models.api objective '
   'optimizers partitioning rewards roles state step',
   'build': 'checks config data memory models partitioning recipes roles run',
-  'generate': 'build claims config data distributed feed identity losses '
-  'metrics models.api run sampling',
+  'generate': 'build config data distributed feed identity losses metrics '
+  'models.api run sampling workdirs',
   'page': 'evaluation files metrics results',
   'report': 'checkpoints config data distributed evaluation files metrics '
   'models page roles run',
-  'evaluate': 'build checkpoints checks claims config distributed evaluation '
-  'files report run',
+  'evaluate': 'build checkpoints checks config distributed evaluation files '
+  'report run workdirs',
   'plan': 'build checks config data feed losses models objective partitioning '
   'recipes roles run sampling step',
   'interruption': 'distributed',
-  'train': 'build checkpoints checks claims config distributed '
-  'interruption metrics nonfinite profiling report run state',
+  'train': 'build checkpoints checks config distributed interruption metrics '
+  'nonfinite profiling report run state workdirs',
   'command': '',
   'main': 'checks command compilation distributed evaluate files generate plan '
   'train',

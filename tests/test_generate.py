@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import build, checks, claims, generate, train, types
+from kdjax import build, checks, generate, train, types, workdirs
 from kdjax.data import responses, vocabularies
 
 
@@ -36,7 +36,7 @@ def write(config, workdir):
 
 def kept(contents, workdir):
   """The digests of a cache's files; its writer's lock is none of them."""
-  return {k: v for k, v in contents(workdir).items() if k != claims.LOCK}
+  return {k: v for k, v in contents(workdir).items() if k != workdirs.LOCK}
 
 
 def records(workdir):

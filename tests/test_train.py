@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import build, checks, claims, metrics, report, step, train
+from kdjax import build, checks, metrics, report, step, train, workdirs
 from kdjax.checkpoints import Checkpoints, seals
 
 
@@ -191,7 +191,7 @@ def test_means_go_on_over_a_stop_between_two_lines(tiny, tmp_path, monkeypatch):
 
 
 def test_a_second_run_on_a_workdir_is_refused(finished, tiny, contents):
-  with claims.locked(finished):
+  with workdirs.locked(finished):
     before = contents(finished)
     with pytest.raises(ValueError, match='another run writes into'):
       train.train(checks.validate(tiny()), str(finished))

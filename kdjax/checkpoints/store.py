@@ -12,7 +12,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 import kdjax
-from kdjax import claims, distributed, files
+from kdjax import distributed, files, workdirs
 from kdjax.checkpoints import arrays, folder, seals
 from kdjax.checkpoints.position import Position
 
@@ -270,7 +270,7 @@ class Checkpoints:
     seal, path = seals.read(self._path(step)), self._path(step)
     theirs = seal.get('config')
     if self._config is not None and theirs is not None:
-      found = claims.differences(theirs, self._config, self._harmless)
+      found = workdirs.differences(theirs, self._config, self._harmless)
       if found:
         raise ValueError(
           f'{path} is a checkpoint of another config. What differs (there → '

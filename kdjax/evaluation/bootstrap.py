@@ -65,7 +65,7 @@ def interval(
   Efron and Tibshirani, "An introduction to the bootstrap", 1993, section 13.3.
   """
   drawn = scores.aggregate(resampled_sums(scores.statistics, resamples, seed))
-  return Interval(scores.value, *_percentiles(drawn, level))
+  return Interval(scores.value, *percentiles(drawn, level))
 
 
 def paired_difference(
@@ -94,10 +94,11 @@ def paired_difference(
     for scores in (before, after)
   ]
   value = after.value - before.value
-  return Interval(value, *_percentiles(drawn[1] - drawn[0], level))
+  return Interval(value, *percentiles(drawn[1] - drawn[0], level))
 
 
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+def percentiles(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+  """Returns the ends of the interval that holds that share of the draws."""
   tail = 50.0 * (1.0 - level)
   low, high = np.percentile(values, [tail, 100.0 - tail])
   return float(low), float(high)

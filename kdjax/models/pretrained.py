@@ -21,8 +21,8 @@ from kdjax.models import (
   families,
   hf,
   kernels,
-  known,
   layers,
+  public,
   storage,
 )
 
@@ -131,7 +131,7 @@ def abstract(
 
   Args:
     path_or_config: a directory, a hub id, or what a config.json holds. A hub id
-      that `known` has needs no hub.
+      that `public` has needs no hub.
     weights: see `from_pretrained`.
     **options: likewise.
 
@@ -152,7 +152,7 @@ def abstract(
 
 def _config_of(path_or_id: str) -> Mapping[str, Any]:
   """Returns a model's config with its tokenizer's size, `num_tokens`."""
-  own = known.config(path_or_id)
+  own = public.config(path_or_id)
   try:
     directory = hub.locate(path_or_id, weights=False, patient=own is None)
   except (OSError, ImportError):

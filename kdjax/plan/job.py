@@ -22,7 +22,7 @@ from kdjax import (
 from kdjax.checks import given
 from kdjax.config import ROLES, Config, Task
 from kdjax.data import manifests, vocabularies
-from kdjax.models import api, known, lora
+from kdjax.models import api, lora, public
 from kdjax.objective import Objective, reward_models
 from kdjax.run import Run
 
@@ -133,7 +133,7 @@ def _tokens(c: Config) -> Any:
   try:
     return vocabularies.load(name)
   except (OSError, ImportError):
-    shape = known.config(name)
+    shape = public.config(name)
     if shape is None:
       raise
     eos = shape['eos_token_id']
@@ -161,12 +161,12 @@ def _model(role: str, c: Config, tokens: Any) -> tuple[Any, Any]:
 
 
 def _known(c: Config, parts: Mapping[str, Any]) -> tuple[str, ...]:
-  """Returns the hub ids of which only `known` could tell."""
+  """Returns the hub ids of which only `models.public` could tell."""
   paths = {getattr(c, role).path: model for role, (model, _) in parts.items()}
   return tuple(
     path
     for path, model in paths.items()
-    if model is not None and json.loads(model.hf_config) == known.config(path)
+    if model is not None and json.loads(model.hf_config) == public.config(path)
   )
 
 

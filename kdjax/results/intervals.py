@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdjax.evaluation.bootstrap import percentiles
 from kdjax.results.examples import RESAMPLES, System
 
 LEVEL = 0.95
@@ -97,7 +98,7 @@ def difference(
     return _combined(gains, resampled)
   if resampled is None:
     return Estimate(float(gains[0]), seeds=1)
-  low, high = ends(resampled[:, 0])
+  low, high = percentiles(resampled[:, 0])
   return Estimate(float(gains[0]), low, high, 1, over=EXAMPLES)
 
 
@@ -105,7 +106,7 @@ def _combined(scores: np.ndarray, resampled: np.ndarray | None) -> Estimate:
   """The mean of scores [S], with scores [R, S] over resampled examples."""
   mean, sd = float(scores.mean()), float(scores.std(ddof=1))
   centre = mean if resampled is None else resampled.mean(1)
-  low, high = ends(draws(scores, centre))
+  low, high = percentiles(draws(scores, centre))
   over = SEEDS if resampled is None else BOTH
   return Estimate(mean, low, high, len(scores), sd, over)
 
@@ -149,10 +150,3 @@ def _over_examples(systems: Sequence[System], metric: str) -> np.ndarray | None:
   if len({each.examples.ids for each in systems}) > 1:
     return None
   return np.stack(found, axis=1)
-
-
-def ends(values: np.ndarray) -> tuple[float, float]:
-  """Returns the ends of the 95% percentile interval of draws."""
-  tail = 50.0 * (1.0 - LEVEL)
-  low, high = np.percentile(values, [tail, 100.0 - tail])
-  return float(low), float(high)

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 
-from kdjax import checks, claims, generate, types
+from kdjax import checks, generate, types, workdirs
 from kdjax.data import examples as examples_lib
 from kdjax.data import manifests, responses, tokens
 
@@ -110,7 +110,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on(
 
 @pytest.mark.slow
 def test_a_second_writer_is_refused_and_changes_nothing(start, tmp_path):
-  with claims.locked(tmp_path):
+  with workdirs.locked(tmp_path):
     process = start(tmp_path)
     _, log = process.communicate()
   assert process.returncode == 1

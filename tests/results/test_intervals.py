@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kdjax import evaluation
+from kdjax.evaluation.bootstrap import percentiles
 from kdjax.results import intervals, load
 from kdjax.results.examples import Examples, System
 
@@ -185,7 +186,7 @@ def _coverage(seeds, across, noise, trials=600, examples=60):
       centre = values.mean(0)[drawn].mean(1)
     for i, widened in enumerate((False, True)):
       scores = values.mean(1)
-      low, high = intervals.ends(intervals.draws(scores, centre, widened))
+      low, high = percentiles(intervals.draws(scores, centre, widened))
       held[i] += low <= 0 <= high
   return held / trials
 

@@ -4,9 +4,10 @@ import math
 from typing import Any
 
 from kdjax import evaluation
+from kdjax.evaluation.bootstrap import percentiles
 from kdjax.results import style
 from kdjax.results.figures import settings as shown
-from kdjax.results.intervals import draws, ends
+from kdjax.results.intervals import draws
 from kdjax.results.sweep import Results, Setting
 
 
@@ -142,7 +143,7 @@ def band(
       continue
     values = rows['value'].to_numpy(float)
     if count > 1:
-      low, high = ends(draws(values, values.mean()))
+      low, high = percentiles(draws(values, values.mean()))
     else:
       low, high = rows['low'].iloc[0], rows['high'].iloc[0]
     found.append((float(rows[x].mean()), float(values.mean()), low, high))

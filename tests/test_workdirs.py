@@ -10,11 +10,11 @@ import sys
 
 import pytest
 
-from kdjax import claims
+from kdjax import workdirs
 
 
 def _claim(*args):
-  with claims.claimed(*args):
+  with workdirs.claimed(*args):
     pass
 
 
@@ -42,43 +42,43 @@ def test_a_workdir_is_of_one_config(tmp_path):
 
 def test_a_bucket_and_a_file_are_refused(tmp_path):
   with pytest.raises(ValueError, match='gs://a/b: give a directory'):
-    claims.check('gs://a/b', {'seed': 1})
+    workdirs.check('gs://a/b', {'seed': 1})
   (tmp_path / 'file').write_text('')
   with pytest.raises(ValueError, match='is a file: give a directory'):
-    claims.check(str(tmp_path / 'file'), {'seed': 1})
+    workdirs.check(str(tmp_path / 'file'), {'seed': 1})
 
 
 def test_checkpoints_of_unknown_origin_are_refused(tmp_path):
   (tmp_path / 'checkpoints' / '100').mkdir(parents=True)
   with pytest.raises(ValueError, match='no config.json'):
-    claims.check(tmp_path, {'seed': 1})
+    workdirs.check(tmp_path, {'seed': 1})
   for content in ('{"seed":', '[1]', '[' * 9999):
     (tmp_path / 'config.json').write_text(content)
     with pytest.raises(ValueError, match='not JSON of a config'):
-      claims.check(tmp_path, {'seed': 1})
+      workdirs.check(tmp_path, {'seed': 1})
 
 
 def test_the_second_writer_is_told_of_the_first(tmp_path):
-  claims.check_free(tmp_path / 'nowhere')
-  with claims.locked(tmp_path):
+  workdirs.check_free(tmp_path / 'nowhere')
+  with workdirs.locked(tmp_path):
     for refused in (
-      claims.check_free,
-      lambda path: claims.locked(path).__enter__(),
+      workdirs.check_free,
+      lambda path: workdirs.locked(path).__enter__(),
     ):
       with pytest.raises(
         ValueError, match=f'process {os.getpid()} on '
       ) as error:
         refused(tmp_path)
     assert 'give another --workdir' in str(error.value)
-  claims.check_free(tmp_path)
-  with claims.locked(tmp_path):
+  workdirs.check_free(tmp_path)
+  with workdirs.locked(tmp_path):
     pass
 
 
 _HOLDER = """
 import sys, time
-from kdjax import claims
-with claims.locked(sys.argv[1]):
+from kdjax import workdirs
+with workdirs.locked(sys.argv[1]):
   print('locked', flush=True)
   time.sleep(600)
 """
@@ -90,14 +90,14 @@ def test_a_writer_that_was_killed_holds_nothing(tmp_path):
   )
   assert holder.stdout.readline() == b'locked\n'
   with pytest.raises(ValueError, match=f'process {holder.pid} on '):
-    claims.check_free(tmp_path)
+    workdirs.check_free(tmp_path)
   holder.send_signal(signal.SIGKILL)
   holder.wait()
-  claims.check_free(tmp_path)
+  workdirs.check_free(tmp_path)
 
 
 def test_what_fails_under_a_lock_is_not_named_after_it(tmp_path):
-  with pytest.raises(OSError) as error, claims.locked(tmp_path):
+  with pytest.raises(OSError) as error, workdirs.locked(tmp_path):
     raise OSError(errno.ENOSPC, 'No space left on device')
   assert error.value.filename is None
 
@@ -109,5 +109,5 @@ def test_where_nothing_can_be_locked_a_warning_says_so(
     raise OSError(errno.ENOLCK, 'No locks available')
 
   monkeypatch.setattr(fcntl, 'flock', unsupported)
-  with claims.locked(tmp_path):
+  with workdirs.locked(tmp_path):
     assert json.dumps('No locks available')[1:-1] in caplog.text

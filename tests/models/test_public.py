@@ -7,7 +7,7 @@ import pytest
 import transformers
 
 from kdjax import hub, models
-from kdjax.models import known
+from kdjax.models import public
 
 # From the models' cards and papers.
 PUBLISHED = {
@@ -36,7 +36,7 @@ PUBLISHED = {
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_numbers_of_parameters(name):
   # Scanned: all layers are one to the tracer.
-  _, shapes = models.abstract(known.config(name), scan=True)
+  _, shapes = models.abstract(public.config(name), scan=True)
   assert sum(x.size for x in jax.tree.leaves(shapes)) == PUBLISHED[name]
 
 
@@ -59,7 +59,7 @@ def test_t5_xl_by_hand():
   ],
 )
 def test_transformers_defaults_are_the_smallest_models(name, config):
-  ours, _ = models.abstract(known.config(name))
+  ours, _ = models.abstract(public.config(name))
   theirs, _ = models.abstract(config.to_dict())
   assert ours.config == theirs.config
 
@@ -78,7 +78,7 @@ def test_a_directory_needs_no_weights(tmp_path):
 
 
 def test_weights_and_scanned_layers_are_honoured():
-  config = known.config('google/t5-v1_1-small')
+  config = public.config('google/t5-v1_1-small')
   _, shapes = models.abstract(config, scan=True, weights='bfloat16')
   kernel = shapes['encoder']['layers']['mlp']['wo']['kernel']
   assert kernel.shape == (8, 1024, 512) and kernel.dtype == 'bfloat16'
