@@ -1,12 +1,22 @@
 """What makes an example bad, and what is told of the bad ones."""
 
 import dataclasses
+import functools
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
 # Of each reason, so many places are told.
 _SHOWN = 5
+
+
+@functools.cache
+def warn(message: str) -> None:
+  """Says something once: a run loads its data several times."""
+  logger.warning(message)
 
 
 class BadExample(ValueError):

@@ -1,14 +1,12 @@
 """Brings examples within the limits on their tokens."""
 
 import dataclasses
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from kdjax.data import faults
 from kdjax.data.examples import Examples, Ragged
-
-logger = logging.getLogger(__name__)
 
 
 def _parts(
@@ -62,7 +60,7 @@ def fit(
     raise ValueError(
       f"{what}. Raise the limit, or set on_long to 'truncate' or 'drop'"
     )
-  logger.warning('%s: on_long=%s', what, on_long)
+  faults.warn(f'{what}: on_long={on_long}')
   if on_long == 'truncate':
     return _truncate(loaded, limits, tails)
   if long.all():

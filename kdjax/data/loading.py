@@ -18,6 +18,7 @@ import numpy as np
 from kdjax import checksums
 from kdjax.data import examples as examples_lib
 from kdjax.data import (
+  faults,
   gathering,
   in_tensorflow,
   tasks,
@@ -117,14 +118,8 @@ def load(
   tails = [wanted.tail(each) for each in wanted.templates]
   found = _cached(wanted, cache_dir)
   if found.left_out:
-    _warn(f'{task.name}/{split}: left out {found.left_out}')
+    faults.warn(f'{task.name}/{split}: left out {found.left_out}')
   return limits_lib.fit(found, limits, on_long, tails)
-
-
-@functools.cache
-def _warn(message: str) -> None:
-  """Says something once: a run loads its data several times."""
-  logger.warning(message)
 
 
 @dataclasses.dataclass(frozen=True)

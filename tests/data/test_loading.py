@@ -1,11 +1,12 @@
 """Materialised tasks: the tokenizer's own ids, cached, within the limits."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
-from kdjax.data import loading, tasks, vocabularies
+from kdjax.data import faults, loading, tasks, vocabularies
 
 ROWS = [
   {'q': 'fast mail server', 'a': 'mail transport agent'},
@@ -139,8 +140,12 @@ def test_truncation_keeps_what_ends_a_prompt(toy):
     assert short == long[:4]
 
 
-def test_dropping(toy):
-  kept = toy(max_prompt_tokens=6, on_long='drop')
+def test_dropping(toy, caplog):
+  faults.warn.cache_clear()
+  for _ in range(2):
+    kept = toy(max_prompt_tokens=6, on_long='drop')
+  (told,) = caplog.messages
+  assert re.search(r'longer than max_prompt_tokens=6 .*: on_long=drop$', told)
   assert list(kept.ids) == ['0', '1']
   with pytest.raises(ValueError, match='none is left'):
     toy(max_response_tokens=1, on_long='drop')

@@ -10,7 +10,7 @@ import time
 import pytest
 from hypothesis import strategies as st
 
-from kdjax.data import gathering, loading, tasks
+from kdjax.data import faults, gathering, loading, tasks
 
 PROMISE = 9
 GOOD = [{'id': f'n{i}', 'q': f'a {i}', 'a': 'b'} for i in range(4)]
@@ -75,7 +75,7 @@ def test_every_kind_stops_the_run_or_is_counted(reason, load, caplog, tried):
   for part in ('rows.jsonl, line 3: ', reason, "on_bad_example='skip'"):
     assert part in str(error.value)
   for _ in range(2):  # made, then read from the cache of tokens
-    loading._warn.cache_clear()
+    faults.warn.cache_clear()
     caplog.clear()
     examples = load(content, on_bad_example='skip')
     assert list(examples.ids) == names
@@ -269,7 +269,7 @@ def test_bad_test_data_stops_a_run_before_it_trains(
 
 def test_warnings_come_once_a_run(load, caplog):
   content, _ = around(LINES['not JSON'])
-  loading._warn.cache_clear()
+  faults.warn.cache_clear()
   with caplog.at_level(logging.WARNING):
     for _ in range(3):
       load(content, on_bad_example='skip')
