@@ -82,18 +82,18 @@ def task_section(name: str) -> str:
 
 
 def default() -> ml_collections.ConfigDict:
-  """Returns a config with every field at its default."""
+  """Returns a config of defaults; `validate` checks what is set."""
   return _to_dict(Config())
 
 
 def _to_dict(view: Any) -> ml_collections.ConfigDict:
-  out = ml_collections.ConfigDict()
+  out = ml_collections.ConfigDict(type_safe=False)
   for field in dataclasses.fields(view):
     value = getattr(view, field.name)
     if dataclasses.is_dataclass(value):
       value = _to_dict(value)
     elif isinstance(value, Mapping):
-      value = ml_collections.ConfigDict(dict(value))
+      value = ml_collections.ConfigDict(dict(value), type_safe=False)
     out[field.name] = value
   return out
 

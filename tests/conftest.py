@@ -78,7 +78,7 @@ def tiny(tiny_data):
 
   def config(**overrides):
     c = runpy.run_path(str(TINY))['get_config'](str(tiny_data))
-    with c.unlocked(), c.ignore_type():
+    with c.unlocked():
       for name, value in overrides.items():
         *sections, key = name.split('__')
         section = c

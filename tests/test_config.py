@@ -26,8 +26,7 @@ def set_(c, path, value):
   *sections, name = path.split('.')
   for section in sections:
     c = c[section]
-  with c.ignore_type():
-    c[name] = value
+  c[name] = value
 
 
 def problems(**changes):

@@ -222,7 +222,7 @@ def changed(base, edits):
   Keys whose section an earlier pair replaced by something else are left out.
   """
   c = base.copy_and_resolve_references()
-  with c.unlocked(), c.ignore_type():
+  with c.unlocked():
     for name, value in edits:
       *sections, key = name.split('.')
       section = c
