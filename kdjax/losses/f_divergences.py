@@ -20,15 +20,20 @@ class Generator:
     slope: the limit of f(t) / t at infinity: the cost of a unit of mass that
       the teacher has where the student has none.
     at_zero: f(0): the cost of a unit of mass that the student has alone.
+    far: q f(t) as a function of p, q and log t, for t above e^40, where f(t)
+      overflows; None for p * slope.
   """
 
   f: Callable[[jax.Array], jax.Array]
   slope: float
   at_zero: float
+  far: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
 
 GENERATORS = {
-  'kl': Generator(lambda t: t * jnp.log(t), math.inf, 0.0),
+  'kl': Generator(
+    lambda t: t * jnp.log(t), math.inf, 0.0, lambda p, q, log_t: p * log_t
+  ),
   'rkl': Generator(lambda t: -jnp.log(t), 0.0, math.inf),
   'js': Generator(
     lambda t: t * jnp.log(t) - (t + 1) * jnp.log((t + 1) / 2),
@@ -36,12 +41,26 @@ GENERATORS = {
     math.log(2),
   ),
   'tvd': Generator(lambda t: jnp.abs(t - 1) / 2, 0.5, 0.5),
-  'jeffreys': Generator(lambda t: (t - 1) * jnp.log(t), math.inf, math.inf),
-  'pearson_chi2': Generator(lambda t: (t - 1) ** 2, math.inf, 1.0),
+  'jeffreys': Generator(
+    lambda t: (t - 1) * jnp.log(t),
+    math.inf,
+    math.inf,
+    lambda p, q, log_t: (p - q) * log_t,
+  ),
+  'pearson_chi2': Generator(
+    lambda t: (t - 1) ** 2,
+    math.inf,
+    1.0,
+    lambda p, q, log_t: p * jnp.exp(log_t) - 2 * p + q,
+  ),
   'squared_hellinger': Generator(
     lambda t: (jnp.sqrt(t) - 1) ** 2 / 2, 0.5, 0.5
   ),
 }
+
+
+# Where log t is above this, squares of t leave no room in float32.
+_FAR = 40.0
 
 
 def f_divergence(
@@ -62,7 +81,8 @@ def f_divergence(
   and twice the loss that f-distill trains with.
 
   It works with probabilities, not their logarithms: a student's mass below
-  1e-38 counts as none, where forward_kl still tells 200 nats from 300.
+  1e-38 counts as none, where forward_kl still tells 200 nats from 300. So does,
+  for a function without a name, mass below e^-40 of the teacher's.
 
   >>> import jax.numpy as jnp
   >>> student, teacher = jnp.log(jnp.array([[0.5, 0.5], [0.25, 0.75]]))
@@ -92,10 +112,18 @@ def f_divergence(
   pair = distributions.compare(student_logits, teacher_logits, temperature)
   p, q = pair.p, pair.q
   both = (p > 0) & (q > 0)
-  ratio = jnp.where(both, p, 1.0) / jnp.where(both, q, 1.0)
-  ratio = jnp.minimum(ratio, -distributions.LOWEST)
-  terms = jnp.where(both, q * generator.f(ratio), 0.0)
-  terms += _alone(p, (p > 0) & ~both, generator.slope)
+  log_t = jnp.where(both, pair.log_ratio, 0.0)
+  far = log_t > _FAR
+  # No quotient p / q: the square of q in its derivative would be 0.
+  t = jnp.exp(jnp.minimum(log_t, _FAR))
+  terms = jnp.where(both & ~far, q * generator.f(t), 0.0)
+  alone = (p > 0) & ~both
+  if generator.far is None:
+    alone |= far
+  else:
+    log_t = jnp.where(far, log_t, _FAR)
+    terms += jnp.where(far, generator.far(p, q, log_t), 0.0)
+  terms += _alone(p, alone, generator.slope)
   terms += _alone(q, (q > 0) & ~both, generator.at_zero)
   return jnp.where(pair.invalid, jnp.nan, terms.sum(-1))
 
