@@ -329,6 +329,7 @@ def _adamw(config, rate) -> optax.GradientTransformation:
 
 def _sgd(config, rate) -> optax.GradientTransformation:
   return optax.chain(
+    optax.trace(config.momentum) if config.momentum else optax.identity(),
     optax.add_decayed_weights(config.weight_decay, _decay_mask(config)),
-    optax.sgd(rate, momentum=config.momentum),
+    optax.scale_by_learning_rate(rate),
   )

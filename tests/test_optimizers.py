@@ -179,6 +179,26 @@ def test_weight_decay_spares_norms_and_biases(name):
   assert not change['norm']['scale'].any()
 
 
+@pytest.mark.parametrize('name', ['adafactor', 'adamw', 'sgd'])
+def test_weight_decay_is_decoupled(name):
+  params = _params()
+  config = Config(
+    name=name,
+    learning_rate=0.1,
+    weight_decay=0.1,
+    momentum=0.9,
+    multiply_by_parameter_scale=False,
+  )
+  optimizer = optimizers.build(config)
+  state, zeros = optimizer.init(params), jax.tree.map(jnp.zeros_like, params)
+  before = params['student']['dense']['kernel']
+  for _ in range(10):
+    updates, state = optimizer.update(zeros, state, params)
+    params = optax.apply_updates(params, updates)
+  after = params['student']['dense']['kernel']
+  np.testing.assert_allclose(after, 0.99**10 * before, rtol=1e-5)
+
+
 def test_adafactor_is_optax_s():
   params = _params()
   reference = optax.adafactor(0.01, min_dim_size_to_factor=4)
