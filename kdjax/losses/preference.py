@@ -288,7 +288,9 @@ def ranking(
   h = _margin(chosen, rejected, lengths=lengths)
   if form == 'logistic':
     return _preferred(h)
-  return jnp.maximum(margin - h, 0.0) if form == 'hinge' else -h
+  if form == 'hinge':
+    return jnp.maximum(margin - h, 0.0)
+  return jnp.where(jnp.isnan(h), jnp.nan, -h)
 
 
 def implicit_reward(

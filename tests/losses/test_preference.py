@@ -250,6 +250,14 @@ def test_impossible_responses_cost_their_limit():
 
 
 @each
+def test_a_nan_pair_has_no_gradient(loss, formula):
+  del formula
+  rows = ROWS.copy()
+  rows[0, 2] = np.nan
+  assert not np.any(np.array(gradient(loss, rows))[:, 2])
+
+
+@each
 def test_a_nan_pair_leaves_the_others_alone(loss, formula):
   del formula
   rows = ROWS.copy()
