@@ -2,12 +2,12 @@
 
   python -m kdjax.main --config=configs/imitkd_wmt14_ende.py --workdir=runs/imit
 
-The teacher's choice at every step of half gold, half student translations. T5
-XL and small take the place of the paper's transformers, in the setting of
-configs/gkd_wmt14_ende.py. Fine-tune both on the task first
+The teacher's choice at every step of half gold, half greedy translations of the
+student. T5 XL and small take the place of the paper's transformers, in the
+setting of configs/gkd_wmt14_ende.py. Fine-tune both on the task first
 (configs/sft.py:task=wmt14_ende) and name them by `--config.teacher.path` and
 `--config.student.path`. Arguments: `:lam=0.5`, the student's share; `:soft` for
-the whole distribution (ImitKD*); `:student=small`, `:teacher=xl`.
+the whole distribution; `:student=small`, `:teacher=xl`.
 
 `:embedded` distils the models that kdjax ships, on spelling to phonemes (g2p),
 with a CPU and no network.
@@ -25,6 +25,7 @@ def get_config(arg: str | None = None):
   c.recipe.name = 'imitkd'
   c.recipe.lam = arg.lam
   c.recipe.soft = arg.soft
+  c.sampling.temperature = 0.0
   if arg.embedded:
     embedded.quick(c)
   else:

@@ -23,7 +23,7 @@ METHODS = {
   'sft': {'name': 'sft'},
   'seqkd': {'name': 'seqkd'},
   'word_kd': {'name': 'word_kd'},
-  'imitkd': {'name': 'imitkd'},
+  'imitkd': {'name': 'imitkd', 'coin': 'batch'},
   'f_distill_kl': {'name': 'f_distill', 'divergence': 'kl'},
   'f_distill_rkl': {'name': 'f_distill', 'divergence': 'rkl'},
   'f_distill_js': {'name': 'f_distill', 'divergence': 'js'},

@@ -62,9 +62,10 @@ def test_the_terms_of_the_named_systems():
     'argmax_cross_entropy',
     {'student': 0.5, 'data': 0.5},
     'token',
-    'batch',
+    'example',
   )
   assert only('imitkd', soft=True)[0] == 'soft_cross_entropy'
+  assert only('imitkd', source='teacher')[1] == {'student': 0.5, 'teacher': 0.5}
   assert only('gkd') == (
     'generalized_jsd',
     {'student': 0.5, 'data': 0.5},

@@ -6,19 +6,28 @@ from kdjax.objective import REST, Objective, Spec, Term
 
 
 def imitkd(
-  *, lam: Spec = 0.5, soft: bool = False, coin: str = 'batch'
+  *,
+  lam: Spec = 0.5,
+  soft: bool = False,
+  source: str = 'data',
+  coin: str = 'example',
 ) -> Objective:
   """ImitKD: the teacher's choice on a mixture of prefixes (Lin et al. 2020).
+
+  The authors' code takes the student's responses greedily, which here is
+  `sampling.temperature=0`, and keeps the words of given responses as their hard
+  labels, where here the teacher's choice is the label of all.
 
   Args:
     lam: fraction of student responses, 1 - β of the paper's DAgger-like β. To
       anneal β exponentially, give `terms` a source {'data': schedule of β,
       'student': 'rest'}.
-    soft: the full cross-entropy to the teacher (ImitKD*), not to its argmax.
-    coin: one coin a batch as in the paper, or 'example'.
+    soft: the full cross-entropy to the teacher, not to its argmax.
+    source: the given responses: 'data', or 'teacher' (ImitKD*).
+    coin: 'example' as in the authors' code (stratified here), or 'batch'.
   """
   loss = 'soft_cross_entropy' if soft else 'argmax_cross_entropy'
-  return Objective((Term('imitkd', loss, _mixture(lam), coin=coin),))
+  return Objective((Term('imitkd', loss, _mixture(lam, source), coin=coin),))
 
 
 def supervised_kd(
