@@ -71,6 +71,7 @@ def dpkd(c: ConfigDict, text: str) -> None:
   c.steps = 50_000
   c.batch_size = 8
   c.eval.every = 1_700
+  c.eval.length_edges = (30, 70)
   c.checkpoint.every = 1_700
 
 

@@ -39,8 +39,8 @@ def by_length(
   Args:
     scores: of N examples.
     lengths: [N], words of each example's reference.
-    edges: the largest length of each bucket but the last, rising. Those of
-      MiniLLM and DPKD are the default: [0, 5], [6, 10], [11, inf).
+    edges: the largest length of each bucket but the last, rising. MiniLLM's
+      are the default: [0, 5], [6, 10], [11, inf). DPKD's are (30, 70).
     resamples: of the bootstrap.
     seed: of the bootstrap.
 

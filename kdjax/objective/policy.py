@@ -78,7 +78,8 @@ def target(
     length_normalized: divides each return by the tokens that remain.
     future_only: leaves out the token's own reward: G_{t+1} for G_t, where its
       own step is differentiated exactly (MiniLLM).
-    sparse: see above.
+    sparse: see above. The teacher's baseline is still each token's own, where
+      LMReward's code takes the first one's for all.
     baseline: see above.
     **unused: what the loss itself takes.
   """
