@@ -95,10 +95,11 @@ def _sampling_problems(c: Config, name: str, goal: Objective) -> list[str]:
       f'terms {mixed} of recipe {name!r} take one response a prompt, but '
       f'sampling.samples_per_prompt={samples}: set it to 1'
     )
-  if 'samples' in goal.needs() and not c.sampling.temperature:
+  trusting = any(term.trusts_samples for term in goal.terms)
+  if (trusting or 'samples' in goal.needs()) and not c.sampling.temperature:
     found.append(
-      'sampling.temperature=0: greedy responses have no log-probabilities to '
-      f'weigh them by, which recipe {name!r} does: set it to 1'
+      'sampling.temperature=0: greedy responses are no samples of the policy, '
+      f'which recipe {name!r} learns from: set it to 1'
     )
   return found + _policy_problems(c, name, goal)
 
@@ -115,6 +116,15 @@ def _policy_problems(c: Config, name: str, goal: Objective) -> list[str]:
   }
   given = [key for key, value in settings.items() if value]
   elsewhere = [key for key in given if key != 'sampling.samples_per_prompt']
+  s = c.sampling
+  altered = {
+    'sampling.temperature': s.temperature not in (0, 1),  # 0 is told above
+    'sampling.top_k': s.top_k,
+    'sampling.top_p': s.top_p < 1,
+    'sampling.min_p': s.min_p,
+    'sampling.min_new_tokens': s.min_new_tokens,
+  }
+  elsewhere += [key for key, value in altered.items() if value]
   plain = [term.name for term in goal.terms if term.trusts_samples]
   if plain and elsewhere:
     found.append(

@@ -98,7 +98,7 @@ def test_all_that_recipes_lack_comes_in_one_error(tiny):
     'task.teacher_responses',
     'give teacher.path',
     'tasks.other.vocabulary',
-    'greedy responses have no log-probabilities',
+    'greedy responses are no samples of the policy',
     'the samples of a prompt are all the same',
   ):
     assert sum(expected in line for line in found) == 1, expected

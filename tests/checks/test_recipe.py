@@ -94,16 +94,16 @@ def test_what_takes_one_response_is_given_one(problems, tiny, recipe, terms):
   checks.validate(tiny(**options))
 
 
-def test_greedy_samples_cannot_be_weighed(problems, tiny):
+def test_greedy_responses_are_no_samples_of_a_policy(problems, tiny):
   cold = {'sampling__temperature': 0.0}
-  weighed = reinforce('bleu', importance=True)
-  found = problems(tiny(recipe=weighed, **cold))
-  assert 'sampling.temperature=0: greedy responses have no' in found
-  assert "recipe 'reinforce' does: set it to 1" in found
-  checks.validate(tiny(recipe=weighed))
-  # Where they are not weighed, responses may be greedy.
-  for recipe in ({'name': 'on_policy_kd'}, reinforce('bleu')):
-    checks.validate(tiny(recipe=recipe, **cold))
+  for importance in (False, True):
+    recipe = reinforce('bleu', importance=importance)
+    found = problems(tiny(recipe=recipe, **cold))
+    assert 'sampling.temperature=0: greedy responses are no samples' in found
+    assert "which recipe 'reinforce' learns from: set it to 1" in found
+    checks.validate(tiny(recipe=recipe))
+  # A divergence needs no samples.
+  checks.validate(tiny(recipe={'name': 'on_policy_kd'}, **cold))
 
 
 def test_models_that_judge_must_be_given(problems, tiny):
@@ -145,9 +145,15 @@ def test_samples_of_another_policy_are_not_taken_for_its_own(problems, tiny):
     {'rollout_ahead': True},
     {'teacher_mix': 0.2},
     {'updates_per_rollout': 2},
+    {'sampling__temperature': 0.5},
+    {'sampling__top_k': 2},
+    {'sampling__top_p': 0.9},
+    {'sampling__min_p': 0.1},
+    {'sampling__min_new_tokens': 1},
   ):
     found = problems(tiny(recipe=recipe, **setting))
-    assert f"['{next(iter(setting))}'] sample from another" in found
+    name = next(iter(setting)).replace('__', '.')
+    assert f"['{name}'] sample from another" in found
     checks.validate(tiny(recipe={**recipe, 'importance': True}, **setting))
 
 
