@@ -62,6 +62,8 @@ def read(directory: pathlib.Path) -> dict[str, Any]:
     )
   if not _numbers(seal.get('metrics')):
     raise ValueError(f'the metrics in its {NAME} are not numbers by name')
+  if str(seal.get('step')) != directory.name:
+    raise ValueError(f'it is the checkpoint of step {seal.get("step")}')
   return seal
 
 

@@ -11,12 +11,13 @@ from kdjax.checkpoints import seals
 
 @pytest.fixture
 def folder(tmp_path):
-  (tmp_path / 'inner').mkdir()
-  (tmp_path / 'a').write_bytes(b'12345')
-  (tmp_path / 'inner' / 'b').write_bytes(b'')
+  folder = tmp_path / '3'
+  (folder / 'inner').mkdir(parents=True)
+  (folder / 'a').write_bytes(b'12345')
+  (folder / 'inner' / 'b').write_bytes(b'')
   about = {'step': 3, 'metrics': {'x': math.nan}, 'config': {'k': [1, 0.1]}}
-  seals.write(tmp_path, about)
-  return tmp_path
+  seals.write(folder, about)
+  return folder
 
 
 def test_what_was_sealed_is_whole(folder):

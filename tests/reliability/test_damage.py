@@ -97,6 +97,9 @@ def folder(workdir, fault):
     path.mkdir()
   elif fault == 'without data':
     shutil.rmtree(path / 'data')
+  elif fault == 'of another step':
+    shutil.rmtree(path)
+    shutil.copytree(path.with_name('1'), path)
   elif fault == 'unsealed':
     (path / 'seal.json').unlink()
   else:
@@ -154,7 +157,9 @@ def test_one_fault_anywhere_is_noticed(saved, tmp_path, fuzz, caplog):
   )  # fmt: skip
 
 
-@pytest.mark.parametrize('fault', ['empty', 'without data', 'unsealed', 'cut'])
+@pytest.mark.parametrize(
+  'fault', ['empty', 'without data', 'of another step', 'unsealed', 'cut']
+)
 def test_whole_folders_are_noticed(saved, tmp_path, tried, caplog, fault):
   shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
   folder(tmp_path, fault)
