@@ -111,7 +111,10 @@ def _set_aside(path: pathlib.Path) -> pathlib.Path:
   home.mkdir(exist_ok=True)
   others = (f'{path.name}-{i}' for i in itertools.count(2))
   names = (home / name for name in itertools.chain([path.name], others))
-  return path.rename(next(name for name in names if not name.exists()))
+  # Between file systems, where the folder of checkpoints is a link or a mount,
+  # a directory is copied.
+  target = next(name for name in names if not name.exists())
+  return pathlib.Path(shutil.move(path, target))
 
 
 def remove(path: pathlib.Path) -> None:

@@ -1,5 +1,8 @@
 """What is found in a folder of checkpoints, and what a start makes of it."""
 
+import errno
+import os
+
 import pytest
 
 from kdjax import checkpoints
@@ -37,6 +40,21 @@ def test_a_first_save_that_was_cut_short_makes_room(number, step, tmp_path):
   step(number, sealed=False)
   assert folder.tidy(tmp_path / 'checkpoints', 1000) is None
   assert (tmp_path / 'damaged' / str(number)).is_dir()
+
+
+def test_what_is_damaged_moves_to_another_file_system(
+  step, tmp_path, monkeypatch
+):
+  step(3)
+  (step(4) / 'x').unlink()
+
+  def rename(*paths):
+    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+  monkeypatch.setattr(os, 'rename', rename)
+  assert folder.tidy(tmp_path / 'checkpoints', 1000) == 3
+  assert (tmp_path / 'damaged' / '4' / seals.NAME).exists()
+  assert not (tmp_path / 'checkpoints' / '4').exists()
 
 
 def test_who_reads_is_told_why_nothing_is_whole(step, tmp_path):
