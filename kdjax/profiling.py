@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 import jax
 
+from kdjax import files
+
 logger = logging.getLogger(__name__)
 
 
@@ -51,12 +53,14 @@ class Profiler:
     options = jax.profiler.ProfileOptions()
     # Else Python's calls crowd out what viewers show: a million events at most.
     options.python_tracer_level = 0
-    jax.profiler.start_trace(self._directory, profiler_options=options)
+    with files.disk_errors(self._directory):
+      jax.profiler.start_trace(self._directory, profiler_options=options)
     self._tracing = True
 
   def close(self) -> None:
     """Writes the trace, also where the run stops within these steps."""
     if self._tracing:
       self._tracing = False
-      jax.profiler.stop_trace()
+      with files.disk_errors(self._directory):
+        jax.profiler.stop_trace()
       logger.info('profile: %s', self._directory)

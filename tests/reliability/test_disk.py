@@ -125,6 +125,21 @@ def test_a_disk_that_is_full_at_the_export_is_told(
 
 
 @pytest.mark.slow
+def test_a_disk_that_is_full_under_a_profile_is_told(command, tmp_path, tried):
+  with disk(tmp_path / 'disk', 300_000) as folder:
+    process = command(
+      '--config.profile=3-6',
+      '--config.checkpoint.every=1000',
+      '--config.eval.every=0',
+      '--config.checkpoint.export=last',
+      f'--workdir={folder}/run',
+    )
+    told = assert_told(process, folder / 'run' / 'profile')
+    assert 'No space left on device' in told
+  tried(5, 'a disk that fills up during a run', 1)
+
+
+@pytest.mark.slow
 def test_a_read_only_disk_is_told_and_the_run_goes_on_later(
   command, tiny_data, whole, tmp_path, contents, tries, tried
 ):
