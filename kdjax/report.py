@@ -1,7 +1,6 @@
 """What a run shows and leaves: samples, table, plot, and the student."""
 
 import dataclasses
-import functools
 import json
 import logging
 import os
@@ -37,13 +36,16 @@ class Validation:
     c = run.config.eval
     self._examples = run.examples(c.split, c.examples)
 
-  @functools.cached_property
-  def _teacher(self) -> evaluation.Result | None:
-    """Scored once: it doesn't change."""
+    self._teacher: evaluation.Result | None = None
+
+  def _score_teacher(self, check: Callable[[], None]) -> None:
+    """Scores it once: it doesn't change."""
     run = self._run
-    if run.teacher is None or not run.config.eval.references:
-      return None
-    return _evaluate(run, 'teacher', run.teacher_params, self._examples)
+    wanted = run.teacher is not None and run.config.eval.references
+    if wanted and self._teacher is None:
+      self._teacher = _evaluate(
+        run, 'teacher', run.teacher_params, self._examples, check
+      )
 
   def __call__(
     self,
@@ -60,6 +62,7 @@ class Validation:
     """
     run, c = self._run, self._run.config.eval
     result = _evaluate(run, 'student', params, self._examples, check)
+    self._score_teacher(check)
     scalars = {f'eval/{k}': v for k, v in result.scalars().items()}
     results = {'student': result}
     if self._teacher is not None:
@@ -86,6 +89,8 @@ def _evaluate(
     for batch in run.batches(examples, run.config.eval.batch_size):
       check()
       yield batch
+    # The scores of all texts take their time, too.
+    check()
 
   evaluator = run.evaluator(role)
   return evaluator(

@@ -1,5 +1,6 @@
 """Tests of what a run leaves behind."""
 
+import contextlib
 import errno
 import json
 import shutil
@@ -121,6 +122,28 @@ def test_run_on_unlabelled_data_ends_without_a_table(finished, tiny, tmp_path):
     report.finish(run, str(tmp_path), {'student': run.initial_params()})
   assert (tmp_path / 'student' / 'model.safetensors').exists()
   assert not (tmp_path / 'results.md').exists()
+
+
+def test_a_signal_ends_an_evaluation_of_the_teacher_too(tiny):
+  run = build.build(checks.validate(tiny()))
+  validation = report.Validation(run)
+
+  def calls(limit):
+    """Evaluates until so many calls; returns how many there were."""
+    made = []
+
+    def check():
+      made.append(1)
+      if len(made) == limit:
+        raise InterruptedError
+
+    with contextlib.suppress(InterruptedError):
+      validation(0, run.student_params, check)
+    return len(made)
+
+  assert calls(limit=4) == 4  # the student's two batches and scores, then this
+  twice = calls(limit=99)
+  assert twice == 2 * calls(limit=99)  # the teacher is scored once
 
 
 def test_samples_stand_side_by_side_on_a_terminal(tiny, monkeypatch, caplog):
