@@ -16,6 +16,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from kdjax import files
+
 logger = logging.getLogger(__name__)
 
 # How long the processes wait for each other at the start.
@@ -65,7 +67,7 @@ def joined() -> Iterator[None]:
   except BaseException as error:
     if jax.process_count() > 1:
       # JAX's own farewell was registered before; the last one runs first.
-      atexit.register(_leave)
+      atexit.register(_leave, files.exit_code(error))
       if _lost(error):
         raise ConnectionError(
           f'process {jax.process_index()} of {jax.process_count()} has lost '
@@ -125,7 +127,7 @@ def _lost(error: BaseException) -> bool:
   return any(word in said for word in ('gloo', 'nccl', 'connection', 'peer'))
 
 
-def _leave() -> None:
+def _leave(code: int) -> None:
   """Ends the process without waiting for the others."""
   sys.stdout.flush()
   sys.stderr.flush()
@@ -133,7 +135,7 @@ def _leave() -> None:
     # The others lose their connection with this one; those that fail for the
     # same reason say so first.
     time.sleep(2)
-  os._exit(1)
+  os._exit(code)
 
 
 def leads() -> bool:

@@ -21,6 +21,15 @@ DISK = {
 }
 
 
+# What a process that the disk failed exits with.
+EXIT = os.EX_IOERR
+
+
+def exit_code(error: BaseException) -> int:
+  """Returns what an error ends the process with: 1, or `EXIT` for a disk's."""
+  return EXIT if getattr(error, 'errno', None) in DISK else 1
+
+
 @contextlib.contextmanager
 def whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
   """Has the block write a file, which then takes the place of `path`.

@@ -51,14 +51,14 @@ def main(unused_argv: list[str]) -> None:
   except (ValueError, OSError, ImportError, FloatingPointError) as error:
     if command.DEBUG.value:
       raise
-    if getattr(error, 'errno', None) in files.DISK:
-      print(
-        f'kdjax: {error}. What was finished before is whole: make room there, '
-        'or make it writable, and the same command goes on.',
-        file=sys.stderr,
+    code, hint = files.exit_code(error), ''
+    if code == files.EXIT:
+      hint = (
+        '. What was finished before is whole: make room there, or make it '
+        'writable, and the same command goes on.'
       )
-      sys.exit(os.EX_IOERR)
-    sys.exit(f'kdjax: {error}')
+    print(f'kdjax: {error}{hint}', file=sys.stderr)
+    sys.exit(code)
 
 
 def _quiet() -> None:

@@ -60,10 +60,13 @@ def main(argv: Sequence[str]) -> int:
     reader.join()
   if failed is None:
     return 0
-  code = processes[failed].returncode
+  codes = [process.returncode for process in processes]
+  # Those that lose another one don't know what it died of.
+  full = os.EX_IOERR
+  code = full if full in codes else codes[failed]
   cause = f'exit code {code}' if code > 0 else signal.Signals(-code).name
   # A signal to all of them, or a config that all refuse, has been said already.
-  if code < 0 or any(process.returncode != code for process in processes):
+  if code < 0 or any(other != code for other in codes):
     print(
       f'local.py: process {failed} of {args.processes} died first, by {cause}, '
       'and the others were ended. The same command goes on from the last '

@@ -102,6 +102,12 @@ def test_one_that_dies_ends_the_others(launch, what, code, cause):
   assert 'The same command goes on' in text
 
 
+def test_a_full_disk_of_one_is_what_all_end_with(launch):
+  process = launch('--processes=2', '--', '--0=1', '--1=74')
+  text, _ = process.communicate(timeout=30)
+  assert process.returncode == 74, text
+
+
 def test_a_failure_of_all_is_not_explained(launch):
   process = launch('--processes=2', '--', '--0=3', '--1=3')
   text, _ = process.communicate(timeout=30)
