@@ -17,6 +17,7 @@ FAMILIES = ('llama', 'gpt2', 't5')
 
 @pytest.fixture(scope='module', params=FAMILIES)
 def saved(request, tmp_path_factory):
+  pytest.importorskip('torch')  # which makes the weights
   shape = shapes.SHAPES[f'tiny-{request.param}']
   folder = tmp_path_factory.mktemp(request.param)
   shapes.save(shape, folder, batches=2)

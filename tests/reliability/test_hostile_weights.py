@@ -115,7 +115,7 @@ class Trap:
 
 @pytest.mark.filterwarnings('ignore:Detected pickle protocol')
 def test_no_pickle_is_run(folder, tmp_path, tried):
-  import torch
+  torch = pytest.importorskip('torch')
 
   (folder / 'model.safetensors').unlink()
   path, sprung = folder / 'pytorch_model.bin', tmp_path / 'sprung'
@@ -137,7 +137,7 @@ def test_no_pickle_is_run(folder, tmp_path, tried):
 
 
 def test_torch_files_take_no_more_room_than_they_have(folder, tried):
-  import torch
+  torch = pytest.importorskip('torch')
 
   (folder / 'model.safetensors').unlink()
   path = folder / 'pytorch_model.bin'
@@ -164,7 +164,7 @@ def test_torch_files_take_no_more_room_than_they_have(folder, tried):
 
 
 def test_weights_in_torch_files_that_train(folder):
-  import torch
+  torch = pytest.importorskip('torch')
 
   weights = directories.read_tensors(folder)
   (folder / 'model.safetensors').unlink()
