@@ -220,9 +220,8 @@ def _choose(settings, uniforms, temperature, rows, logits, position, done):
 def _sample(settings, uniforms, temperature, allowed):
   """Draws tokens [R] from logits [R, V]; greedily where temperature is 0."""
   cold = temperature == 0
-  tempered = allowed / jnp.where(cold, 1.0, temperature)[:, None]
   kept = logits_lib.truncate(
-    tempered,
+    logits_lib.temper(allowed, temperature[:, None]),
     top_k=settings.top_k,
     top_p=settings.top_p,
     min_p=settings.min_p,

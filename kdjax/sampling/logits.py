@@ -10,6 +10,20 @@ import jax
 import jax.numpy as jnp
 
 
+def temper(logits: jax.Array, temperature: jax.Array) -> jax.Array:
+  """Returns logits over a temperature, but for a constant; as they are for 0.
+
+  The constant makes the largest 0: over a small temperature, quotients have no
+  digits left by which to tell the likeliest tokens apart.
+
+  >>> temper(jnp.array([1.0, 3.0]), jnp.array(0.5)).tolist()
+  [-4.0, 0.0]
+  """
+  peak = jnp.max(logits, axis=-1, keepdims=True)
+  peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
+  return (logits - peak) / jnp.where(temperature == 0, 1.0, temperature)
+
+
 def keep_top_k(logits: jax.Array, k: int) -> jax.Array:
   """Keeps the k largest logits, and all that tie with the k-th.
 

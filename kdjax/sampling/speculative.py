@@ -290,7 +290,7 @@ def _logprobs(settings, temperature, logits):
   temperature = temperature.reshape(-1, *[1] * (logits.ndim - 1))
   top_k, top_p, min_p = settings.filters
   cold = temperature == 0
-  kept = logits / jnp.where(cold, 1.0, temperature)
+  kept = logits_lib.temper(logits, temperature)
   kept = logits_lib.truncate(kept, top_k=top_k, top_p=top_p, min_p=min_p)
   if settings.greedy is None:
     best = jnp.argmax(logits, axis=-1, keepdims=True)

@@ -211,7 +211,10 @@ def test_temperature_may_be_traced_down_to_zero():
   cold, warm = generate(temperature=0), generate(temperature=0.7)
   assert_same(generate(temperature=jnp.array(0.0)), cold)
   assert_same(generate(temperature=jnp.array(0.7)), warm)
-  assert_same(generate(temperature=1e-6).tokens, cold.tokens)
+  for nearly in (1e-6, 1e-12, 1e-30):
+    found = generate(temperature=nearly)
+    assert_same(found.tokens, cold.tokens)
+    assert np.isfinite(found.sampling_logprobs).all()
   mixed = generate(temperature=jnp.where(jnp.arange(ROWS) % 2, 0.0, 0.7))
   even, odd = range(0, ROWS, 2), range(1, ROWS, 2)
   assert_same(rows_of(mixed, even), rows_of(warm, even))
