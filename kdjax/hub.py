@@ -179,7 +179,7 @@ def local(path_or_id: str) -> pathlib.Path | None:
   """
   if path_or_id.startswith(_PREFIX):
     return _embedded(path_or_id.removeprefix(_PREFIX))
-  path = pathlib.Path(path_or_id).expanduser()
+  path = pathlib.Path(os.path.expanduser(path_or_id))
   if path.is_dir():
     return path
   if path_or_id.startswith(('/', '.', '~')) or path_or_id.count('/') > 1:
@@ -240,9 +240,13 @@ def member(directory: pathlib.Path, name: str) -> pathlib.Path:
   Raises:
     ValueError: it leads out, or isn't a file.
   """
-  path = directory / name
   if pathlib.PureWindowsPath(name).name != name or '\0' in name:
     raise ValueError(f'{directory}: {name!r} is not the name of a file in it')
+  return _inside(directory, directory / name)
+
+
+def _inside(directory: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+  """Returns a path that leads to a file of a directory, or to none."""
   home = directory.resolve()
   homes = [home]
   if home.parent.name == 'snapshots':
@@ -266,6 +270,7 @@ def check_members(directory: pathlib.Path) -> None:
 
   For directories that libraries read, who follow all links.
   """
-  for path in directory.iterdir():
-    if not path.is_dir() or path.is_symlink():
-      member(directory, path.name)
+  for folder, folders, names in os.walk(directory):
+    for path in (pathlib.Path(folder, name) for name in (*folders, *names)):
+      if not path.is_dir() or path.is_symlink():
+        _inside(directory, path)

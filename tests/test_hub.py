@@ -296,3 +296,7 @@ def test_members_lie_in_the_directory(tmp_path):
     hub.check_members(folder)
   (folder / 'link').unlink()
   hub.check_members(folder)
+  (folder / 'deeper').mkdir()
+  (folder / 'deeper' / 'link').symlink_to('../../outside')
+  with pytest.raises(ValueError, match='deeper/link is a link to .*outside'):
+    hub.check_members(folder)

@@ -5,19 +5,17 @@ alone; TensorFlow is imported only to tokenise a seqio Task.
 """
 
 import abc
-import contextlib
 import functools
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from kdjax import hub
-from kdjax.data import in_tensorflow
+from kdjax.data import in_tensorflow, tokenizer_files
 
 ASSETS = pathlib.Path(__file__).parent / 'assets'
 EMBEDDED = ('debsum', 'g2p')
@@ -206,25 +204,36 @@ class HuggingFace(Vocabulary):
       )
     self.prompt_prefix = tuple(whole[:start])
     self.prompt_suffix = tuple(whole[start + size :])
+    special = {self.eos_id, self.pad_id, *whole}
+    if strange := sorted(i for i in special if not 0 <= i < self.size):
+      raise ValueError(
+        f'the tokenizer {spec!r} puts the ids {strange} into texts, but its '
+        f'vocabulary ends at {self.size - 1}'
+      )
 
   def encode(self, text: str) -> list[int]:
-    # Lengths are checked where prompts are: no warning from here.
-    return self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    with tokenizer_files.naming(self.spec):
+      # Lengths are checked where prompts are: no warning from here.
+      return self.tokenizer.encode(
+        text, add_special_tokens=False, verbose=False
+      )
 
   def encode_bytes(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the ids of all texts, end to end, and the length of each."""
-    rows = self.tokenizer(
-      [text.decode('utf-8') for text in texts],
-      add_special_tokens=False,
-      verbose=False,
-    )['input_ids']
+    with tokenizer_files.naming(self.spec):
+      rows = self.tokenizer(
+        [text.decode('utf-8') for text in texts],
+        add_special_tokens=False,
+        verbose=False,
+      )['input_ids']
     lengths = np.array([len(row) for row in rows], np.int64)
     return np.array([i for row in rows for i in row], np.int32), lengths
 
   def decode(self, ids: Iterable[int]) -> str:
-    return self.tokenizer.decode(
-      [int(i) for i in ids], skip_special_tokens=True
-    )
+    with tokenizer_files.naming(self.spec):
+      return self.tokenizer.decode(
+        [int(i) for i in ids], skip_special_tokens=True
+      )
 
   def chat(self, content: str) -> str:
     if not self.tokenizer.chat_template:
@@ -264,69 +273,17 @@ def load(spec: str) -> Vocabulary:
   """
   if spec in EMBEDDED:
     return SentencePiece(ASSETS / spec / 'spiece.model', spec)
-  path = pathlib.Path(spec).expanduser()
+  path = pathlib.Path(os.path.expanduser(spec))
   if path.is_file():
-    with _naming(spec):
+    with tokenizer_files.naming(spec):
       return SentencePiece(path, spec)
   if path.is_dir():
-    hub.check_members(path)
-    with _naming(spec):
-      return HuggingFace(_auto_tokenizer(str(path)), spec)
+    with tokenizer_files.naming(spec):
+      return HuggingFace(tokenizer_files.tokenizer(str(path), EMBEDDED), spec)
   if path.suffix == '.model' or spec.startswith(('/', '.', '~')):
     raise FileNotFoundError(f'no tokenizer at {spec}: no such file or folder')
-  with _naming(spec):
-    return HuggingFace(_auto_tokenizer(spec), spec)
-
-
-@contextlib.contextmanager
-def _naming(spec: str) -> Iterator[None]:
-  """Makes one error of whatever a tokenizer's files do to the libraries."""
-  try:
-    yield
-  except (OSError, ImportError):
-    raise
-  # What the tokenizers library's Rust panics with isn't an Exception.
-  except BaseException as error:
-    stops = isinstance(error, KeyboardInterrupt | SystemExit)
-    if stops or (isinstance(error, ValueError) and spec in str(error)):
-      raise
-    raise ValueError(
-      f'the files of the tokenizer {spec!r} are damaged: '
-      f'{type(error).__name__}: {error}'
-    ) from error
-
-
-def _auto_tokenizer(name: str) -> Any:
-  """`AutoTokenizer`, with errors that name the way out."""
-  import transformers
-
-  def get(offline: bool) -> Any:
-    # Left out, transformers may ask on the terminal whether to run code.
-    return transformers.AutoTokenizer.from_pretrained(
-      name, trust_remote_code=False, local_files_only=offline
-    )
-
-  folder = name if pathlib.Path(name).is_dir() else None
-  try:
-    if folder:
-      return get(offline=False)
-    return hub.fetch(f'tokenizer {name}', get)
-  except OSError as error:
-    hub.check_disk(error, folder)
-    raise FileNotFoundError(
-      f'cannot load the tokenizer {name!r} ({hub.reason(error)}): it is not '
-      'whole, or it is neither embedded '
-      f'({", ".join(EMBEDDED)}) nor a local path, and the Hugging Face hub '
-      'does not give it. Name a local path, or use the `:embedded` form of '
-      'the config, which needs no network'
-    ) from error
-  except ValueError as error:
-    if 'trust_remote_code' not in str(error):
-      raise
-    raise ValueError(
-      f'the tokenizer {name!r} wants to run code from its repository, which '
-      'kdjax refuses: name one in a format that transformers knows'
-    ) from error
+  with tokenizer_files.naming(spec):
+    return HuggingFace(tokenizer_files.tokenizer(spec, EMBEDDED), spec)
 
 
 def _sha256(*values: Any) -> str:

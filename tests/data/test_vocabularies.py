@@ -103,7 +103,9 @@ def test_chat_needs_a_template(tmp_path, tiny_tokenizer):
     vocabularies.load(tiny_tokenizer(tmp_path)).chat('hello')
 
 
-@pytest.mark.parametrize('name', ['./nowhere', '/no/such/spiece.model'])
+@pytest.mark.parametrize(
+  'name', ['./nowhere', '/no/such/spiece.model', '~nobody-of-that-name/x']
+)
 def test_missing_path(name):
   with pytest.raises(FileNotFoundError, match='no tokenizer at'):
     vocabularies.load(name)

@@ -68,6 +68,62 @@ def test_no_file_is_read_elsewhere(key, words, tmp_path, tried):
   tried(PROMISE, 'a tokenizer whose config names a file elsewhere', 1)
 
 
+@pytest.fixture
+def bare(tmp_path):
+  """The directory of a tokenizer of two words that adds nothing to its JSON."""
+  model = {
+    'type': 'WordPiece',
+    'unk_token': '[UNK]',
+    'continuing_subword_prefix': '##',
+    'max_input_chars_per_word': 9,
+    'vocab': {'a': 0, '</s>': 1},
+  }
+  settings = {
+    'tokenizer_class': 'PreTrainedTokenizerFast',
+    'eos_token': '</s>',
+  }
+  folder = tmp_path / 'bare'
+  folder.mkdir()
+  (folder / 'tokenizer.json').write_text(
+    json.dumps({'version': '1.0', 'model': model, 'added_tokens': []})
+  )
+  (folder / 'tokenizer_config.json').write_text(json.dumps(settings))
+  return folder
+
+
+def test_an_id_that_would_take_all_memory_is_refused(bare, tried):
+  path = bare / 'tokenizer.json'
+  found = json.loads(path.read_text())
+  found['model']['vocab']['b'] = 2**32 - 2
+  path.write_text(json.dumps(found))
+  with pytest.raises(ValueError, match='gives a token the id 4294967294'):
+    vocabularies.load(str(bare))
+  tried(PROMISE, 'a tokenizer whose ids would take all memory', 1)
+
+
+def test_ids_around_texts_are_of_the_vocabulary(bare, tried):
+  ends = {'id': '</s>', 'ids': [999_999], 'tokens': ['</s>']}
+  text = {'Sequence': {'id': 'A', 'type_id': 0}}
+  end = {'SpecialToken': {'id': '</s>', 'type_id': 0}}
+  processor = {
+    'type': 'TemplateProcessing',
+    'single': [text, end],
+    'pair': [text, {'Sequence': {'id': 'B', 'type_id': 0}}],
+    'special_tokens': {'</s>': ends},
+  }
+  edit(bare / 'tokenizer.json', post_processor=processor)
+  with pytest.raises(ValueError, match=r'puts the ids \[999999\] into texts'):
+    vocabularies.load(str(bare))
+  tried(PROMISE, 'a tokenizer that puts ids into texts that it has not', 1)
+
+
+def test_a_text_that_cannot_be_encoded_names_the_tokenizer(bare, tried):
+  vocabulary = vocabularies.load(str(bare))
+  with pytest.raises(ValueError, match=f'{bare}.*UNK'):
+    vocabulary.encode('b')
+  tried(PROMISE, 'a tokenizer that fails at a text', 1)
+
+
 @pytest.mark.parametrize(
   'name', ['tokenizer.json', 'tokenizer_config.json', 'vocab.txt']
 )
