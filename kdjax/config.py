@@ -8,6 +8,7 @@ problem.
 
 import dataclasses
 import difflib
+import operator
 import re
 import types
 import typing
@@ -119,19 +120,24 @@ def validate(
 
 
 def check(config: ml_collections.ConfigDict) -> tuple[Config, list[str]]:
-  """Returns the typed view and the problems; defaults stand for what has none.
-
-  With a view at hand, what is wrong with one field hides no other problem.
-  """
+  """Returns the typed view, defaults for what is wrong, and problems."""
   found: list[str] = []
-  view = _view(Config, _plain(config), '', found)
+  try:
+    view = _view(Config, _plain(config), '', found)
+  except RecursionError:
+    return Config(), ['a list or section holds itself, or is nested too deep']
   return view, found + _combinations(view)
 
 
 def _plain(value: Any) -> Any:
   if isinstance(value, config_dict.FieldReference):
-    value = value.get()
-  if isinstance(value, (ml_collections.ConfigDict, Mapping)):
+    try:
+      value = value.get()
+    except config_dict.RequiredValueError:
+      return None
+  if isinstance(value, ml_collections.ConfigDict):
+    value = dict(value.items(preserve_field_references=True))
+  if isinstance(value, Mapping):
     return {k: _plain(v) for k, v in value.items()}
   if isinstance(value, (list, tuple)):
     return tuple(_plain(v) for v in value)
@@ -270,7 +276,7 @@ def _model_problems(c: Config) -> list[str]:
   for name, pattern in patterns.items():
     try:
       re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
       found.append(
         f'{name}={pattern!r} is not a valid regular expression: {error}'
       )
@@ -321,11 +327,8 @@ def _evaluation_problems(c: Config) -> list[str]:
         f'{name}.temperature={section.temperature}: beam search is greedy'
       )
   if c.checkpoint.export == 'best':
-    for name, value in (
-      ('eval.every', c.eval.every),
-      ('checkpoint.keep_best', c.checkpoint.keep_best),
-    ):
-      if not value:
+    for name in ('eval.every', 'checkpoint.keep_best'):
+      if not operator.attrgetter(name)(c):
         found.append(f"checkpoint.export='best' needs {name} above 0")
   return found
 

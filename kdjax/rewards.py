@@ -96,8 +96,10 @@ def get(name: str) -> TextReward | Traced:
     )
   try:
     found = getattr(importlib.import_module(module), attribute)
-  except (ImportError, AttributeError, ValueError) as error:
-    raise ValueError(f'reward={name!r} cannot be imported: {error}') from error
+  except (Exception, SystemExit) as error:  # a module may do anything
+    raise ValueError(
+      f'reward={name!r} cannot be imported: {type(error).__name__}: {error}'
+    ) from error
   if not callable(found) and not isinstance(found, Traced):
     raise ValueError(f'reward={name!r} is {found!r}: expected a function')
   return found
@@ -132,7 +134,8 @@ def judge(
   found = reward(prompts, responses, references)
   try:
     values = np.asarray(found)
-  except ValueError as error:  # Lists of several lengths.
+  # Lists of several lengths, tensors of which gradients are wanted.
+  except (ValueError, TypeError, RuntimeError) as error:
     raise ValueError(f'reward {name!r} returned no array: {error}') from error
   if values.dtype.kind not in 'biuf':
     raise ValueError(

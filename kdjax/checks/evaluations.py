@@ -1,7 +1,7 @@
 """What `--mode=evaluate` asks for."""
 
 import math
-import pathlib
+import os
 
 from kdjax import evaluation
 from kdjax.checks.models import given
@@ -18,7 +18,7 @@ def problems(c: Config, mode: str) -> list[str]:
     if e.texts:
       found.append(f'eval.texts={e.texts!r} is only for --mode=evaluate')
     return found
-  if e.texts and not pathlib.Path(e.texts).is_file():
+  if e.texts and not os.path.isfile(e.texts):
     found.append(f'eval.texts={e.texts!r}: there is no such file')
   for name in dict.fromkeys(e.analyses):
     if name not in known:

@@ -73,7 +73,7 @@ def _path_problems(c: Config, params: api.Params) -> list[str]:
   try:
     params = jax.eval_shape(add, params) if rank else params
     wanted = re.compile(lora.trainable(pattern) if rank else pattern)
-  except re.error:
+  except (re.error, OverflowError, RecursionError):
     return []  # reported with the other patterns
   except ValueError as error:
     return [f'student.lora.targets: {_told(error)}']

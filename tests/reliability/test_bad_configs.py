@@ -13,6 +13,7 @@ import jax
 import pytest
 from hypothesis import strategies as st
 from jax._src import xla_bridge
+from ml_collections import config_dict
 
 from kdjax import checks, config, recipes
 from kdjax.plan import job
@@ -149,6 +150,42 @@ WRONG = {
   'recipe.beta': ('x', "beta: schedule 'x': expected a number"),
   'recipe.coin': ('row', "coin='row'; allowed are"),
 }
+
+
+def holding_itself():
+  found = []
+  found.append(found)
+  return found
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'problem'),
+  [
+    (
+      'teacher.path',
+      config_dict.required_placeholder(str),
+      'teacher.path=None: expected str',
+    ),
+    ('recipe.terms', holding_itself(), 'a list or section holds itself'),
+    ('optimizer.trainable', 'a{99999999999}', 'not a valid regular expression'),
+    ('optimizer.trainable', '(' * 9999, 'is not a valid regular expression'),
+    ('reward.path', '~nobody-of-that-name/x', '~nobody-of-that-name/x'),
+    ('task.args.path', '~nobody-of-that-name/x', '~nobody-of-that-name/x'),
+    ('eval.texts', 'x' * 5000, 'there is no such file'),
+  ],
+)
+def test_values_that_break_libraries_are_problems(tiny, key, value, problem):
+  c = tiny()
+  *sections, name = key.split('.')
+  section = c
+  for each in sections:
+    section = section[each]
+  with c.unlocked():
+    section[name] = value
+  mode = 'evaluate' if key == 'eval.texts' else 'train'
+  with pytest.raises(config.ConfigError) as error:
+    checks.check_places(checks.validate(c, mode))
+  assert any(problem in each for each in error.value.problems)
 
 
 def test_every_problem_is_listed(fuzz):
