@@ -151,12 +151,13 @@ def counts(
   goal: objective.Objective,
   vocabulary: vocabularies.Vocabulary,
 ) -> dict[str, Any]:
-  """Returns how many examples a run reads, and how many bad ones it leaves out.
+  """Returns what a run reads, and how many bad examples it leaves out.
 
   So bad data of the splits that are read last is found first.
 
   Returns:
-    {'train': {'examples': 98, 'left_out': {'bad UTF-8': 2}}, ...}
+    {'train': {'examples': 98, 'left_out': {'bad UTF-8': 2}}, ...}; what is
+    trained on has a 'sha256' too, and cached responses of a teacher have one.
   """
   parts = [('train', 0), (c.eval.test_split, c.eval.test_examples)]
   if c.eval.every:
@@ -176,10 +177,17 @@ def counts(
     found[f'{task_section(name)}/train'] = examples(
       part, task, 'train', vocabulary
     )
-  return {
+  told = {
     name: {'examples': len(each), 'left_out': each.left_out.counts}
     for name, each in found.items()
   }
+  for name in goal.tasks() | {''}:
+    split = f'{task_section(name)}/train' if name else 'train'
+    told[split]['sha256'] = found[split].digest()
+    folder = tasks_of(c)[name].teacher_responses
+    if 'teacher' in goal.sources(name) and folder != ONLINE:
+      told[split]['teacher_responses'] = responses.digest(folder)
+  return told
 
 
 def _teacher(

@@ -238,6 +238,7 @@ def test_a_split_of_several_ends_is_counted_whole(
   main = tasks.get(c.task.name, **c.task.args)
   found = feed.counts(c, main, goal, vocabularies.load('g2p'))
   assert {k: each['examples'] for k, each in found.items()} == sizes
+  assert [k for k, each in found.items() if 'sha256' in each] == ['train']
 
 
 def test_rewards_by_gold_need_some(tiny, columns):

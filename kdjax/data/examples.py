@@ -1,6 +1,7 @@
 """A Task, materialised: ragged arrays of tokens and of texts."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -204,6 +205,20 @@ class Examples:
 
   def __len__(self) -> int:
     return len(self.ids)
+
+  def digest(self) -> str:
+    """Returns the sha256 of what is trained on, less a teacher's responses."""
+    found = hashlib.sha256()
+    given = self.prompts, self.responses, self.rejected, *self.teacher_prompts
+    texts = self.references.texts.encoded, self.references.groups
+    for part in (*given, *texts):
+      found.update(b'none' if part is None else b'rows')
+      if part is not None:
+        found.update(np.ascontiguousarray(part.offsets, np.int64))
+        # Texts are bytes; ids are of another type before they are cached.
+        kind = np.uint8 if part.values.dtype == np.uint8 else np.int32
+        found.update(np.ascontiguousarray(part.values, kind))
+    return found.hexdigest()
 
   def take(self, rows: np.ndarray) -> 'Examples':
     """Returns the chosen examples, in the given order."""

@@ -7,6 +7,7 @@ are missing or damaged.
 
 import dataclasses
 import hashlib
+import json
 import logging
 import os
 import pathlib
@@ -170,6 +171,17 @@ class Writer:
 
   def _digest(self, row: int) -> str:
     return _digest(self._examples.inputs[row], self._reads[row])
+
+
+def digest(directory: str) -> str:
+  """Returns the sha256 of what decided over a directory's responses.
+
+  Raises:
+    FileNotFoundError: there are none.
+    ValueError: its manifest is damaged, or of another version.
+  """
+  key = dict(Manifest.read(pathlib.Path(directory)).key)
+  return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
 def attach_teacher(

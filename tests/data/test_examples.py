@@ -81,3 +81,32 @@ def test_take():
     [[0, 9], [0]],
     [[1, 9], [1]],
   ]
+
+
+def test_a_digest_is_that_of_what_is_trained_on():
+  def make(prompts=((1, 2), (3,)), responses=((4,), (5,)), gold=(('a',), ())):
+    return examples_lib.Examples(
+      task='toy',
+      split='train',
+      vocabulary_fingerprint='f',
+      ids=examples_lib.Texts.from_strings('xy'),
+      inputs=examples_lib.Texts.from_strings('xy'),
+      references=examples_lib.References.from_lists(gold),
+      prompts=examples_lib.Ragged.from_rows(prompts),
+      responses=None
+      if responses is None
+      else examples_lib.Ragged.from_rows(responses),
+    )
+
+  others = [
+    make(),
+    make(prompts=((1,), (2, 3))),
+    make(prompts=((1, 2), (4,))),
+    make(responses=((4,), (6,))),
+    make(responses=None),
+    make(gold=(('b',), ())),
+    make(gold=((), ('a',))),
+  ]
+  assert len({each.digest() for each in others}) == len(others)
+  assert make().digest() == others[0].digest()
+  assert make().take(np.array([0, 1])).digest() == others[0].digest()

@@ -239,3 +239,15 @@ def test_names_and_texts_may_hold_anything(tmp_path):
   finish(open_writer(tmp_path, odd))
   assert teacher(tmp_path, odd) == [said(i) for i in range(7)]
   assert not open_writer(tmp_path, odd).pending()
+
+
+def test_a_digest_is_of_what_decides(tmp_path):
+  for name, options in (
+    ('a', {}),
+    ('b', {}),
+    ('c', {'sampling': {'top_k': 5}}),
+    ('d', {'num_shards': 2}),
+  ):
+    finish(open_writer(tmp_path / name, **options))
+  a, b, c, d = (responses.digest(tmp_path / name) for name in 'abcd')
+  assert a == b and len({a, c, d}) == 3

@@ -166,7 +166,11 @@ def test_whole_folders_are_noticed(saved, tmp_path, tried, caplog, fault):
   assert restored(tmp_path) == 2
   if fault != 'cut':
     assert 'step 3 is damaged' in caplog.text and 'from step 2' in caplog.text
-  tried(3, 'a checkpoint whose folder is empty, partial or never finished', 1)
+  tried(
+    3,
+    "a checkpoint whose folder is empty, partial, another's or never finished",
+    1,
+  )
 
 
 def test_arbitrary_seals_are_no_seals(saved, tmp_path, fuzz):

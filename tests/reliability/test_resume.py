@@ -1,5 +1,6 @@
 """Promise 1: whoever kills a run changes nothing but how long it takes."""
 
+import shutil
 import signal
 import time
 
@@ -64,3 +65,26 @@ def test_killed_runs_end_bitwise_as_undisturbed_ones(
   disturbed.assert_same(workdir, whole)
   tried(1, f'`kill -9` of a run whose responses are of: {source}', kills)
   tried(1, 'of these inside a save', saves)
+
+
+@pytest.mark.slow
+def test_other_data_are_refused(command, tiny_data, tmp_path, tried):
+  data, workdir = tmp_path / 'data', tmp_path / 'run'
+  shutil.copytree(tiny_data, data)
+  flags = (
+    f'--config.task.args.path={data}/{{split}}.jsonl',
+    f'--workdir={workdir}',
+  )
+  process = command(*flags)
+  disturbed.reach(workdir, 23, process)
+  process.kill()
+  process.communicate()
+  train = data / 'train.jsonl'
+  whole = train.read_bytes()
+  train.write_bytes(b''.join(whole.splitlines(True)[:20]))
+  _, said = (process := command(*flags)).communicate(timeout=300)
+  assert process.returncode == 1 and 'Traceback' not in said
+  assert 'a run on other data' in said and "{'examples': 20" in said
+  train.write_bytes(whole)
+  assert 'resumed at step' in disturbed.finish(command(*flags))
+  tried(1, 'data that changed between two starts', 1)
