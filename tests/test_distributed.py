@@ -152,7 +152,7 @@ def test_a_collective_that_fails_means_another_process_is_gone(
   monkeypatch, message, lost
 ):
   monkeypatch.setattr(distributed, '_initialize', lambda: None)
-  monkeypatch.setattr(distributed.atexit, 'register', lambda leave: None)
+  monkeypatch.setattr(distributed.atexit, 'register', lambda *leave: None)
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   expected = ConnectionError if lost else jax.errors.JaxRuntimeError
   with pytest.raises(expected, match=message), distributed.joined():

@@ -39,7 +39,7 @@ def test_rewards_must_be_known(problems, tiny):
   # It is no reward, but what some policy gradients subtract.
   assert 'teacher_baseline' not in found
   found = problems(tiny(recipe=reinforce('no_such_module:f')))
-  assert "'no_such_module:f' cannot be imported: No module named" in found
+  assert "'no_such_module:f' cannot be imported: ModuleNotFoundError: " in found
   for reward in ('bleu', 'induced', 'brevity', 'math:fsum'):
     checks.validate(tiny(recipe=reinforce(reward)))
   # Rewards that samples are ranked by are looked up, too.
