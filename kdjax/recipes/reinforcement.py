@@ -26,8 +26,8 @@ def gkd_rl(
     alpha: α, a number between 0 and 1.
     divergence: D, a name in `losses.DIVERGENCES`.
     baseline: of the policy gradient, see `objective.policy.target`.
-    importance: weighs samples by q over what they were sampled from; for stale
-      or mixed policies, and several updates a rollout.
+    importance: weighs samples by q over what they were sampled from; for stale,
+      mixed, tempered or filtered policies, and several updates a rollout.
     **loss_args: the divergence's, such as `beta` and `temperature`.
 
   Raises:
