@@ -25,7 +25,7 @@ def cache_root(directory: str | os.PathLike | None = None) -> pathlib.Path:
   Without that variable, ~/.cache/kdjax.
   """
   root = directory or os.environ.get('KDJAX_CACHE') or '~/.cache/kdjax'
-  return pathlib.Path(os.path.expanduser(root))
+  return files.expanded(root)
 
 
 def write(path: pathlib.Path, parts: Iterable[Any]) -> dict[str, Any]:

@@ -30,6 +30,12 @@ def exit_code(error: BaseException) -> int:
   return EXIT if getattr(error, 'errno', None) in DISK else 1
 
 
+def expanded(text: str | os.PathLike) -> pathlib.Path:
+  """Returns a path, '~' as the user's home; '~x' stays where nobody is x."""
+  # pathlib's own raises then.
+  return pathlib.Path(os.path.expanduser(text))
+
+
 @contextlib.contextmanager
 def whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
   """Has the block write a file, which then takes the place of `path`.

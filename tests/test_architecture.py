@@ -34,7 +34,7 @@ ROOMS = {
   'losses': 'copied_layers',
   'models': 'constraints copied_layers hub',
   'sampling': 'constraints models.api',
-  'data': 'checksums hub values',
+  'data': 'checksums files hub values',
   'schema': '',
   'config': 'schema values',
   'memory': '',

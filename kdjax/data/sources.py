@@ -6,12 +6,11 @@ the content, so that what is made of it can be cached.
 
 import dataclasses
 import hashlib
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from kdjax import hub
+from kdjax import files, hub
 from kdjax.data import reading, vocabularies
 from kdjax.data.faults import BadExample, read_by
 from kdjax.data.reading import Row
@@ -46,7 +45,7 @@ class Files:
   splits: tuple[str, ...] = ()
 
   def file(self, split: str) -> pathlib.Path:
-    path = pathlib.Path(os.path.expanduser(self.path.replace('{split}', split)))
+    path = files.expanded(self.path.replace('{split}', split))
     if not path.is_file():
       raise FileNotFoundError(f'no data file {path}' + _neighbours(path))
     return path
@@ -73,7 +72,7 @@ def folder(directory: str, splits: tuple[str, ...]) -> Files:
   Raises:
     FileNotFoundError: the folder holds no such file.
   """
-  root = pathlib.Path(os.path.expanduser(directory))
+  root = files.expanded(directory)
   for suffix in (f + c for f in reading.TABLES for c in ('', '.gz', '.xz')):
     if any((root / f'{split}{suffix}').is_file() for split in splits):
       return Files(str(root / ('{split}' + suffix)), splits)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from kdjax import files
 from kdjax.data import in_tensorflow, tokenizer_files
 
 ASSETS = pathlib.Path(__file__).parent / 'assets'
@@ -273,7 +274,7 @@ def load(spec: str) -> Vocabulary:
   """
   if spec in EMBEDDED:
     return SentencePiece(ASSETS / spec / 'spiece.model', spec)
-  path = pathlib.Path(os.path.expanduser(spec))
+  path = files.expanded(spec)
   if path.is_file():
     with tokenizer_files.naming(spec):
       return SentencePiece(path, spec)
