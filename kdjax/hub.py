@@ -1,6 +1,7 @@
 """Where models are: shipped with kdjax, in a directory, or on the hub."""
 
 import errno
+import json
 import logging
 import os
 import pathlib
@@ -18,6 +19,9 @@ _WAY_OUT = (
   'Give the directory of a downloaded model, or use a config that needs no '
   'hub, such as configs/gkd_xsum.py:embedded.'
 )
+
+# Tokenizers have tens of MB, and what is parsed takes some times as much.
+_LARGEST_JSON = 2**28
 
 # Seconds between tries. A blip is over by then; an outage of an hour is not, so
 # nobody waits longer than this for the message that names it.
@@ -179,7 +183,7 @@ def local(path_or_id: str) -> pathlib.Path | None:
   """
   if path_or_id.startswith(_PREFIX):
     return _embedded(path_or_id.removeprefix(_PREFIX))
-  path = pathlib.Path(os.path.expanduser(path_or_id))
+  path = files.expanded(path_or_id)
   if path.is_dir():
     return path
   if path_or_id.startswith(('/', '.', '~')) or path_or_id.count('/') > 1:
@@ -274,3 +278,50 @@ def check_members(directory: pathlib.Path) -> None:
     for path in (pathlib.Path(folder, name) for name in (*folders, *names)):
       if not path.is_dir() or path.is_symlink():
         _inside(directory, path)
+
+
+def read_json(directory: pathlib.Path, name: str) -> dict[str, Any]:
+  """Reads a JSON object of a directory; an error names the file.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it lies elsewhere, or isn't a JSON object.
+  """
+  path = member(directory, name)
+  try:
+    size = path.stat().st_size
+    if size > _LARGEST_JSON:
+      raise ValueError(f'{size} bytes are more than any such file has')
+    found = json.loads(path.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    raise FileNotFoundError(
+      f'{path} is missing; a model directory holds config.json and '
+      'model.safetensors'
+    ) from None
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'{path} is not valid JSON: {error}') from None
+  if not isinstance(found, dict):
+    raise ValueError(f'{path} is not a JSON object, {{...}}')
+  return found
+
+
+def tokenizer_size(directory: pathlib.Path) -> int | None:
+  """Returns one more than the largest id in tokenizer.json, None without any.
+
+  Raises:
+    ValueError: the file lies elsewhere, or its ids are none.
+  """
+  path = member(directory, 'tokenizer.json')
+  if not path.exists():
+    return None
+  tokenizer = read_json(directory, path.name)
+  model, added = tokenizer.get('model'), tokenizer.get('added_tokens')
+  vocab = model.get('vocab') if isinstance(model, dict) else None
+  ids = list(vocab.values()) if isinstance(vocab, dict) else []
+  if isinstance(vocab, list):
+    ids = list(range(len(vocab)))
+  for token in added if isinstance(added, list) else ():
+    ids.append(token.get('id') if isinstance(token, dict) else None)
+  if not all(type(i) is int and i >= 0 for i in ids):
+    raise ValueError(f'{path}: ids of tokens should be whole numbers')
+  return max(ids) + 1 if ids else None

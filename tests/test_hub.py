@@ -300,3 +300,12 @@ def test_members_lie_in_the_directory(tmp_path):
   (folder / 'deeper' / 'link').symlink_to('../../outside')
   with pytest.raises(ValueError, match='deeper/link is a link to .*outside'):
     hub.check_members(folder)
+
+
+def test_json_errors_name_the_file(tmp_path):
+  path = tmp_path / 'config.json'
+  with pytest.raises(FileNotFoundError, match='config.json is missing'):
+    hub.read_json(tmp_path, path.name)
+  path.write_text('{"a": ')
+  with pytest.raises(ValueError, match='config.json is not valid JSON'):
+    hub.read_json(tmp_path, path.name)

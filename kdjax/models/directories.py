@@ -4,7 +4,6 @@ A file is read only where it lies in the directory, and no larger than it is. No
 code in it runs: `.bin` files go through torch's `weights_only` loader.
 """
 
-import json
 import pathlib
 import zipfile
 from typing import Any
@@ -15,35 +14,8 @@ import safetensors.numpy
 
 from kdjax import hub
 
-# Tokenizers have tens of MB, and what is parsed takes some times as much.
-_LARGEST_JSON = 2**28
 _AGAIN = 'Fetch or write it again.'
 _CHUNK = 2**18
-
-
-def read_json(directory: pathlib.Path, name: str) -> dict[str, Any]:
-  """Reads a JSON object of a directory; an error names the file.
-
-  Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it lies elsewhere, or isn't a JSON object.
-  """
-  path = hub.member(directory, name)
-  try:
-    size = path.stat().st_size
-    if size > _LARGEST_JSON:
-      raise ValueError(f'{size} bytes are more than any such file has')
-    found = json.loads(path.read_text(encoding='utf-8'))
-  except FileNotFoundError:
-    raise FileNotFoundError(
-      f'{path} is missing; a model directory holds config.json and '
-      'model.safetensors'
-    ) from None
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f'{path} is not valid JSON: {error}') from None
-  if not isinstance(found, dict):
-    raise ValueError(f'{path} is not a JSON object, {{...}}')
-  return found
 
 
 def read_config(directory: pathlib.Path) -> dict[str, Any]:
@@ -53,10 +25,10 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
     FileNotFoundError: there is no config.json.
     ValueError: one of the files lies elsewhere, or isn't a JSON object.
   """
-  config = read_json(directory, 'config.json')
+  config = hub.read_json(directory, 'config.json')
   name = 'generation_config.json'
   there = hub.member(directory, name).exists()
-  settings = read_json(directory, name) if there else {}
+  settings = hub.read_json(directory, name) if there else {}
   wanted = (
     'bos_token_id',
     'eos_token_id',
@@ -65,28 +37,6 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
   )
   stated = {k: settings[k] for k in wanted if settings.get(k) is not None}
   return {**config, **stated}
-
-
-def tokenizer_size(directory: pathlib.Path) -> int | None:
-  """Returns one more than the largest id in tokenizer.json, None without any.
-
-  Raises:
-    ValueError: the file lies elsewhere, or its ids are none.
-  """
-  path = hub.member(directory, 'tokenizer.json')
-  if not path.exists():
-    return None
-  tokenizer = read_json(directory, path.name)
-  model, added = tokenizer.get('model'), tokenizer.get('added_tokens')
-  vocab = model.get('vocab') if isinstance(model, dict) else None
-  ids = list(vocab.values()) if isinstance(vocab, dict) else []
-  if isinstance(vocab, list):
-    ids = list(range(len(vocab)))
-  for token in added if isinstance(added, list) else ():
-    ids.append(token.get('id') if isinstance(token, dict) else None)
-  if not all(type(i) is int and i >= 0 for i in ids):
-    raise ValueError(f'{path}: ids of tokens should be whole numbers')
-  return max(ids) + 1 if ids else None
 
 
 def read_tensors(directory: pathlib.Path) -> dict[str, np.ndarray]:
@@ -127,7 +77,7 @@ def read_tensors(directory: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _shards(directory: pathlib.Path, index: str) -> list[str]:
   """Returns the names of the shards that an index lists."""
-  files = read_json(directory, index).get('weight_map')
+  files = hub.read_json(directory, index).get('weight_map')
   names = list(files.values()) if isinstance(files, dict) else []
   if not names or not all(isinstance(name, str) for name in names):
     raise ValueError(

@@ -104,7 +104,7 @@ def from_pretrained(
     )
   directory = hub.locate(str(path_or_id))
   config = directories.read_config(directory)
-  options.setdefault('num_tokens', directories.tokenizer_size(directory))
+  options.setdefault('num_tokens', hub.tokenizer_size(directory))
   model = _of_directory(directory, config, dtype=dtype, **options)
   tensors = directories.read_tensors(directory)
   _check_depth(directory, model, len(tensors))
@@ -160,7 +160,7 @@ def _config_of(path_or_id: str) -> Mapping[str, Any]:
       return own
     raise
   config = directories.read_config(directory)
-  return {**config, 'num_tokens': directories.tokenizer_size(directory)}
+  return {**config, 'num_tokens': hub.tokenizer_size(directory)}
 
 
 def save_pretrained(

@@ -117,12 +117,3 @@ def test_bin_files_without_torch_name_the_way_out(tmp_path, monkeypatch):
   monkeypatch.setitem(__import__('sys').modules, 'torch', None)
   with pytest.raises(ImportError, match='Install torch .* or save'):
     directories.read_tensors(tmp_path)
-
-
-def test_json_errors_name_the_file(tmp_path):
-  path = tmp_path / 'config.json'
-  with pytest.raises(FileNotFoundError, match='config.json is missing'):
-    directories.read_json(tmp_path, path.name)
-  path.write_text('{"a": ')
-  with pytest.raises(ValueError, match='config.json is not valid JSON'):
-    directories.read_json(tmp_path, path.name)
