@@ -171,23 +171,23 @@ def counts(
     split: examples(c.task, main, split, vocabulary, limit)
     for split, limit in read.items()
   }
-  for name in sorted(goal.tasks() - {''}):
-    part = c.tasks[name]
-    task = tasks.get(part.name, **part.args)
-    found[f'{task_section(name)}/train'] = examples(
-      part, task, 'train', vocabulary
-    )
-  told = {
-    name: {'examples': len(each), 'left_out': each.left_out.counts}
-    for name, each in found.items()
-  }
-  for name in goal.tasks() | {''}:
-    split = f'{task_section(name)}/train' if name else 'train'
-    told[split]['sha256'] = found[split].digest()
-    folder = tasks_of(c)[name].teacher_responses
-    if 'teacher' in goal.sources(name) and folder != ONLINE:
-      told[split]['teacher_responses'] = responses.digest(folder)
+  told = {split: _told(each) for split, each in found.items()}
+  for name in sorted({'', *goal.tasks()}):
+    part, split, each = c.task, 'train', found['train']
+    if name:
+      part, split = c.tasks[name], f'{task_section(name)}/train'
+      task = tasks.get(part.name, **part.args)
+      each = examples(part, task, 'train', vocabulary)
+    told[split] = {**_told(each), 'sha256': each.digest()}
+    cached = part.teacher_responses != ONLINE
+    if cached and 'teacher' in goal.sources(name):
+      key = responses.digest(part.teacher_responses)
+      told[split]['teacher_responses'] = key
   return told
+
+
+def _told(found: data.Examples) -> dict[str, Any]:
+  return {'examples': len(found), 'left_out': found.left_out.counts}
 
 
 def _teacher(

@@ -100,42 +100,6 @@ def _evaluate(
   )
 
 
-def write_counts(
-  workdir: pathlib.Path, counts: Mapping[str, Any], resumed: bool
-) -> None:
-  """Writes data.json: what every split gave, and what was left out of it.
-
-  Raises:
-    ValueError: the run that is resumed was trained on other data.
-  """
-  if not distributed.leads():
-    return
-  path = workdir / 'data.json'
-  if resumed and path.exists():
-    try:
-      before = json.loads(path.read_text('utf-8'))
-    except ValueError as error:
-      raise ValueError(f'{path} is damaged ({error}): delete it') from error
-    if changed := _changed(before, counts):
-      raise ValueError(
-        f'{workdir} belongs to a run on other data. What differs (there → '
-        'here):\n  '
-        + '\n  '.join(changed)
-        + '\nPut the data back as they were, or give another --workdir.'
-      )
-  files.write(path, json.dumps(counts, indent=2) + '\n')
-
-
-def _changed(before: Mapping[str, Any], counts: Mapping[str, Any]) -> list[str]:
-  """Returns 'split: old → new' of what was trained on and is another now."""
-  old = {split: each for split, each in before.items() if 'sha256' in each}
-  return [
-    f'{split}: {old[split]} → {counts.get(split)}'
-    for split in sorted(old)
-    if old[split] != counts.get(split)
-  ]
-
-
 def finish(run: Run, workdir: str, params: Mapping[str, Any]) -> None:
   """Evaluates on the test split, prints the table, writes plot and export.
 

@@ -94,7 +94,7 @@ class Trainer:
       self.checkpoints = report.open_checkpoints(self.run, self.workdir)
       stack.enter_context(self.checkpoints)
       current, start = self._resume()
-      report.write_counts(self.workdir, self.counts, resumed=start > 0)
+      workdirs.note_data(self.workdir, self.counts, resumed=start > 0)
       redone = 'eval/' if self._unscored(start) else ''
       self.writer = metrics.Writer(
         self.workdir, start + 1 if start else 0, redone

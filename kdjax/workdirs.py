@@ -101,6 +101,39 @@ def check(
     )
 
 
+def note_data(
+  workdir: str | os.PathLike, counts: Mapping[str, Any], resumed: bool
+) -> None:
+  """Writes data.json: what every split gave, and what was left out of it.
+
+  Args:
+    workdir: of a run that the caller has claimed.
+    counts: JSON values by split. Those that have a 'sha256' are trained on, and
+      may not change.
+    resumed: whether the run began earlier.
+
+  Raises:
+    ValueError: the run that is resumed was trained on other data.
+  """
+  if not distributed.leads():
+    return
+  path = pathlib.Path(workdir) / 'data.json'
+  if resumed and path.exists():
+    before = _read(path, 'what a run read')
+    trained = {k: v for k, v in before.items() if 'sha256' in v}
+    found = differences(
+      trained, {split: counts.get(split) for split in trained}
+    )
+    if found:
+      raise ValueError(
+        f'{workdir} belongs to a run on other data. What differs (there → '
+        'here):\n  '
+        + '\n  '.join(found)
+        + '\nPut the data back as they were, or give another --workdir.'
+      )
+  files.write(path, json.dumps(counts, indent=2) + '\n')
+
+
 def check_free(workdir: str | os.PathLike):
   """Raises ValueError where another run is writing into a workdir."""
   path = pathlib.Path(workdir) / LOCK
@@ -144,16 +177,7 @@ def _lock(path: pathlib.Path, file: Any) -> None:
 
 
 def _compare(path: pathlib.Path, config: Any, harmless: Sequence[str]):
-  try:
-    found = json.loads(path.read_text('utf-8'))
-    if not isinstance(found, dict):
-      raise ValueError(f'it holds {type(found).__name__}, not an object')
-  except (ValueError, RecursionError) as error:
-    raise ValueError(
-      f'{path} is not JSON of a config ({error}). Give another --workdir, or '
-      'delete this one.'
-    ) from error
-  differing = differences(found, config, harmless)
+  differing = differences(_read(path, 'a config'), config, harmless)
   if differing:
     raise ValueError(
       f'{path.parent} was written by another config. What differs '
@@ -162,6 +186,20 @@ def _compare(path: pathlib.Path, config: Any, harmless: Sequence[str]):
       + '\nGive another --workdir to start afresh, delete this one, or run the '
       'config that wrote it to go on.'
     )
+
+
+def _read(path: pathlib.Path, what: str) -> dict[str, Any]:
+  """Reads a JSON object; `what` says what it should tell."""
+  try:
+    found = json.loads(path.read_text('utf-8'))
+    if not isinstance(found, dict):
+      raise ValueError(f'it holds {type(found).__name__}, not an object')
+  except (ValueError, RecursionError) as error:
+    raise ValueError(
+      f'{path} is not JSON of {what} ({error}). Give another --workdir, or '
+      'delete this one.'
+    ) from error
+  return found
 
 
 def _flatten(tree: Any, prefix: str = '') -> dict[str, str]:

@@ -124,27 +124,6 @@ def test_run_on_unlabelled_data_ends_without_a_table(finished, tiny, tmp_path):
   assert not (tmp_path / 'results.md').exists()
 
 
-def test_what_a_run_was_trained_on_stays(tmp_path):
-  entry = {'examples': 3, 'left_out': {}}
-  begun = {'train': {**entry, 'sha256': 'a'}, 'test': entry}
-  report.write_counts(tmp_path, begun, resumed=False)
-  # Other splits are free to change.
-  grown = {**begun, 'test': {**entry, 'examples': 4}}
-  report.write_counts(tmp_path, grown, resumed=True)
-  for changed in (
-    {'train': {**entry, 'sha256': 'b'}},
-    {'train': {**begun['train'], 'teacher_responses': 'c'}},
-    {},
-  ):
-    with pytest.raises(ValueError, match='other data.*\n  train: .*→'):
-      report.write_counts(tmp_path, {**changed, 'test': entry}, resumed=True)
-  assert json.loads((tmp_path / 'data.json').read_text()) == grown
-  (tmp_path / 'data.json').write_text('{')
-  with pytest.raises(ValueError, match='data.json is damaged'):
-    report.write_counts(tmp_path, begun, resumed=True)
-  report.write_counts(tmp_path, begun, resumed=False)
-
-
 def test_a_signal_ends_an_evaluation_of_the_teacher_too(tiny):
   run = build.build(checks.validate(tiny()))
   validation = report.Validation(run)

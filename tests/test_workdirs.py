@@ -111,3 +111,25 @@ def test_where_nothing_can_be_locked_a_warning_says_so(
   monkeypatch.setattr(fcntl, 'flock', unsupported)
   with workdirs.locked(tmp_path):
     assert json.dumps('No locks available')[1:-1] in caplog.text
+
+
+def test_what_a_run_was_trained_on_stays(tmp_path):
+  entry = {'examples': 3, 'left_out': {}}
+  begun = {'train': {**entry, 'sha256': 'a'}, 'test': entry}
+  workdirs.note_data(tmp_path, begun, resumed=False)
+  # Other splits are free to change.
+  grown = {**begun, 'test': {**entry, 'examples': 4}}
+  workdirs.note_data(tmp_path, grown, resumed=True)
+  for changed in (
+    {'train': {**entry, 'sha256': 'b'}},
+    {'train': {**begun['train'], 'teacher_responses': 'c'}},
+    {},
+  ):
+    with pytest.raises(ValueError, match='other data.*\n  train[.:].*→'):
+      changed['test'] = entry
+      workdirs.note_data(tmp_path, changed, resumed=True)
+  assert json.loads((tmp_path / 'data.json').read_text()) == grown
+  (tmp_path / 'data.json').write_text('{')
+  with pytest.raises(ValueError, match='json is not JSON of what a run read'):
+    workdirs.note_data(tmp_path, begun, resumed=True)
+  workdirs.note_data(tmp_path, begun, resumed=False)

@@ -84,7 +84,7 @@ def test_other_data_are_refused(command, tiny_data, tmp_path, tried):
   train.write_bytes(b''.join(whole.splitlines(True)[:20]))
   _, said = (process := command(*flags)).communicate(timeout=300)
   assert process.returncode == 1 and 'Traceback' not in said
-  assert 'a run on other data' in said and "{'examples': 20" in said
+  assert 'a run on other data' in said and 'train.examples: 64 → 20' in said
   train.write_bytes(whole)
   assert 'resumed at step' in disturbed.finish(command(*flags))
   tried(1, 'data that changed between two starts', 1)
