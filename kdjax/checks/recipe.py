@@ -106,25 +106,22 @@ def _sampling_problems(c: Config, name: str, goal: Objective) -> list[str]:
 
 def _policy_problems(c: Config, name: str, goal: Objective) -> list[str]:
   """Samples of another policy than terms take them for, or than are drawn."""
-  found = []
-  settings = {
+  found, s = [], c.sampling
+  rollouts = {
     'rollout_ahead': c.rollout_ahead,
     'behaviour_sync': c.behaviour_sync,
     'teacher_mix': c.teacher_mix,
-    'updates_per_rollout': c.updates_per_rollout - 1,
-    'sampling.samples_per_prompt': c.sampling.samples_per_prompt - 1,
   }
-  given = [key for key, value in settings.items() if value]
-  elsewhere = [key for key in given if key != 'sampling.samples_per_prompt']
-  s = c.sampling
   altered = {
+    **rollouts,
+    'updates_per_rollout': c.updates_per_rollout > 1,
     'sampling.temperature': s.temperature not in (0, 1),  # 0 is told above
     'sampling.top_k': s.top_k,
     'sampling.top_p': s.top_p < 1,
     'sampling.min_p': s.min_p,
     'sampling.min_new_tokens': s.min_new_tokens,
   }
-  elsewhere += [key for key, value in altered.items() if value]
+  elsewhere = [key for key, value in altered.items() if value]
   plain = [term.name for term in goal.terms if term.trusts_samples]
   if plain and elsewhere:
     found.append(
@@ -132,7 +129,8 @@ def _policy_problems(c: Config, name: str, goal: Objective) -> list[str]:
       f"but {elsewhere} sample from another: set the recipe's importance=True, "
       'or leave these out'
     )
-  idle = [key for key in given if key != 'updates_per_rollout']
+  rollouts['sampling.samples_per_prompt'] = s.samples_per_prompt > 1
+  idle = [key for key, value in rollouts.items() if value]
   if idle and not any(draw.sampled for draw in goal.draws()):
     found.append(
       f'{idle} do nothing: recipe {name!r} draws nothing from the student'
