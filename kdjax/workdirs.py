@@ -1,4 +1,4 @@
-"""A workdir: which config it belongs to, and which process writes to it."""
+"""A workdir: the config and data it belongs to, and who writes to it."""
 
 import contextlib
 import errno
